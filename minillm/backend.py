@@ -1,0 +1,157 @@
+"""Which arrays and which kernels are in use, and on how many threads.
+
+    numpy   the plain references: every kernel as array expressions, slow and easy to step through
+    numba   the fast twins of the same kernels, compiled for this processor (the default)
+    cupy    the references on a GPU: the same lines, through CuPy's array module
+
+The choice is made by the environment variable MINILLM_BACKEND, by `use("numpy")` for the rest of
+the program, or by `with use("numpy"):` for a block.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import numpy as np
+
+from minillm.errors import BackendError, InputError
+
+Array = Any  # numpy.ndarray, or the array of another module with the same functions
+
+NAMES = ("numpy", "numba", "cupy")
+_INSTALL = {
+    "numba": "pip install numba",
+    "cupy": "pip install 'minillm[gpu]' on a machine with an NVIDIA GPU",
+}
+_current: str | None = None  # None until something asks; then the environment decides
+_threads: int | None = None
+
+
+class use:
+    """Choose a backend, for good or for a `with` block.
+
+    Raises `BackendError` for an unknown name or one whose package or device is missing.
+    """
+
+    def __init__(self, name: str) -> None:
+        global _current
+        self.previous = _current
+        _current = _checked(name)
+
+    def __enter__(self) -> use:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        global _current
+        _current = self.previous
+
+
+def name() -> str:
+    """The backend in use: "numpy", "numba" or "cupy"."""
+    global _current
+    if _current is None:
+        _current = _checked(os.environ.get("MINILLM_BACKEND", "numba"))
+    return _current
+
+
+def _checked(wanted: str) -> str:
+    if wanted not in NAMES:
+        raise BackendError(f"unknown backend {wanted!r}; choose one of {', '.join(NAMES)}")
+    if wanted == "numpy":
+        return wanted
+    if wanted == "numba":  # it takes half a second to load, so here only look whether it is there
+        if importlib.util.find_spec("numba") is None:
+            raise BackendError(f"backend 'numba' is not installed: {_INSTALL['numba']}")
+        return wanted
+    try:
+        cupy = importlib.import_module("cupy")
+        cupy.zeros(1)
+    except Exception as error:  # a missing package, library, driver or device, each its own class
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise BackendError(f"backend 'cupy' cannot run here ({reason}): {_INSTALL['cupy']}") from error
+    return wanted
+
+
+# ---------------------------------------------------------------------------------- arrays
+
+
+def array_module(*arrays: Array) -> Any:
+    """The module whose functions work on `arrays`: `numpy`, `cupy`, or a stand-in with that API.
+
+    References ask once, at their first line: `xp = array_module(x)`.
+    """
+    for array in arrays:
+        if isinstance(array, np.ndarray):
+            return np
+        if hasattr(array, "__array_namespace__"):
+            return array.__array_namespace__()
+        package = type(array).__module__.partition(".")[0]
+        if package == "cupy":
+            return sys.modules["cupy"]
+    return np
+
+
+def module() -> Any:
+    """The module that new arrays are made with under the backend in use."""
+    return importlib.import_module("cupy") if name() == "cupy" else np
+
+
+def asarray(values: Any, dtype: Any = None) -> Array:
+    """`values` as an array of the backend in use, without a copy where none is needed."""
+    return module().asarray(values, dtype=dtype)
+
+
+def to_numpy(array: Array) -> np.ndarray:
+    """`array` in main memory, as NumPy's; the one way from a GPU back to the host."""
+    if isinstance(array, np.ndarray) or np.isscalar(array):
+        return np.asarray(array)
+    return array.get() if hasattr(array, "get") else np.asarray(array)
+
+
+def fast(*arrays: Array) -> bool:
+    """Whether the Numba twins serve these arrays: the backend is `numba` and all are NumPy's.
+
+    With NUMBA_DISABLE_JIT=1 the twins run as plain Python loops, for stepping through them.
+    """
+    return name() == "numba" and all(type(array) is np.ndarray for array in arrays)
+
+
+# ---------------------------------------------------------------------------------- threads
+
+
+def threads() -> int:
+    """Threads in use by kernels and BLAS: `set_threads`, else MINILLM_THREADS, else all cores."""
+    if _threads is None:
+        wanted = os.environ.get("MINILLM_THREADS")
+        if wanted:
+            if not wanted.isdigit():
+                raise InputError(f"MINILLM_THREADS is {wanted!r}; it takes a whole number")
+            set_threads(int(wanted))
+    return _threads or cores()
+
+
+def cores() -> int:
+    """Processors this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def set_threads(count: int) -> None:
+    """Let kernels and BLAS use `count` threads; results do not depend on it, bit for bit.
+
+    Raises `InputError` where `count` is not between 1 and Numba's pool (NUMBA_NUM_THREADS).
+    """
+    global _threads
+    most = int(os.environ.get("NUMBA_NUM_THREADS", 0)) or cores()
+    if not 1 <= count <= most:
+        raise InputError(f"{count} threads wanted, but this process can use 1 to {most}")
+    _threads = count
+    if "numba" in sys.modules:
+        sys.modules["numba"].set_num_threads(count)
+    from threadpoolctl import threadpool_limits  # needed only by who sets threads
+
+    threadpool_limits(count, user_api="blas")

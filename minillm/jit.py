@@ -1,0 +1,183 @@
+"""Numba, loaded when the first compiled kernel runs, and its cache of compiled kernels.
+
+`@jit` marks a function to be compiled. Nothing happens until it is first called: then Numba is
+imported (half a second), the marked functions that it calls are compiled with it, and the compiled
+function takes the place of the mark in its module, so that later calls go straight to it.
+
+    from minillm.jit import jit, prange
+
+    @jit(parallel=True)
+    def scale(out, x, factor):
+        for i in prange(x.shape[0]):
+            out[i] = x[i] * factor
+
+Call other marked functions by their own names (`from .tile import multiply`), not through a module.
+With NUMBA_DISABLE_JIT=1 the marks vanish and the functions are the plain Python they look like.
+
+Compiled code is kept on disk, so that only the first run on a machine compiles. Numba's own cache
+looks only at the file that a function stands in; ours also looks at the files of the functions it
+calls, and a directory that cannot be written is no error: the kernel is then compiled once a run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import CodeType, FunctionType
+from typing import Any
+
+from minillm import backend
+
+# Sums may be reordered and products fused into them. NaN and infinity keep their meaning: masks
+# are made of -inf, and a NaN has to stay visible.
+FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
+
+# Called with a kernel's name when it is not in the cache and its compilation starts.
+on_compile: Callable[[str], None] | None = None
+
+
+def jit(function: FunctionType | None = None, **options: Any) -> Any:
+    """Mark `function` to be compiled by `numba.njit` with `options` when it is first called.
+
+    Defaults: `fastmath=FASTMATH`, `nogil=True`, `error_model="numpy"` (division gives inf or NaN).
+    """
+    if function is None:
+        return lambda marked: jit(marked, **options)
+
+    def build(mark: Marked) -> Any:
+        settings = {"fastmath": FASTMATH, "nogil": True, "error_model": "numpy", **options}
+        dispatcher = _numba().njit(mark.function, **settings)
+        _keep_on_disk(dispatcher, mark)
+        return dispatcher
+
+    return Marked(function, build, plain=function)
+
+
+def intrinsic(plain: FunctionType) -> Any:
+    """Mark a `numba.extending.intrinsic`: a function that writes LLVM instructions.
+
+    `plain` is the same computation as ordinary Python; it runs under NUMBA_DISABLE_JIT=1.
+
+        @intrinsic(plain=_fma_in_python)
+        def fma(typing_context, a, b, c): ...
+    """
+
+    def mark(function: FunctionType) -> Marked:
+        return Marked(function, lambda _: _numba().extending.intrinsic(function), plain=plain)
+
+    return mark
+
+
+def prange(*bounds: int) -> range:
+    """A range whose iterations may run in parallel in compiled code; `range` in plain Python."""
+    return range(*bounds)
+
+
+def disabled() -> bool:
+    """Whether NUMBA_DISABLE_JIT=1 asks for plain Python, to step through."""
+    return os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
+
+
+class Marked:
+    """A function waiting to be compiled; `compiled()` does it once and remembers."""
+
+    def __init__(
+        self, function: FunctionType, build: Callable[[Marked], Any], plain: FunctionType
+    ) -> None:
+        self.function, self.plain = function, plain
+        self.__doc__, self.__name__, self.__wrapped__ = function.__doc__, function.__name__, plain
+        self.__module__ = function.__module__
+        self._build = build
+        self._compiled: Any = None
+        self.sources: set[str] = {function.__code__.co_filename}  # files this function depends on
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        return self.compiled()(*arguments, **named)
+
+    def compiled(self) -> Any:
+        """The compiled function, or the plain one where compilation is disabled."""
+        if self._compiled is None:
+            space = self.function.__globals__
+            self._compiled = self.plain if disabled() else None
+            for name in set(_names(self.function.__code__)):
+                value = space.get(name)
+                if isinstance(value, Marked) and value is not self:
+                    space[name] = value.compiled()
+                    self.sources |= value.sources
+                elif getattr(value, "minillm_mark", None) is not None:  # replaced before us
+                    self.sources |= value.minillm_mark.sources
+                elif value is prange and not disabled():
+                    space[name] = _numba().prange
+            if self._compiled is None:
+                self._compiled = self._build(self)
+            try:
+                self._compiled.minillm_mark = self
+            except AttributeError:
+                pass
+            if space.get(self.__name__) is self:
+                space[self.__name__] = self._compiled
+        return self._compiled
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    """Global names that `code` and the functions inside it may use."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
+
+
+def _numba() -> Any:
+    """The `numba` module, set to our number of threads when it is first loaded."""
+    global _loaded
+    if _loaded is None:
+        import numba
+        import numba.extending  # `intrinsic` lives here
+
+        numba.set_num_threads(backend.threads())
+        _loaded = numba
+    return _loaded
+
+
+_loaded: Any = None
+
+
+def _keep_on_disk(dispatcher: Any, mark: Marked) -> None:
+    """Give `dispatcher` a cache on disk that knows all of the source files it was made from."""
+    if not hasattr(dispatcher, "enable_caching"):
+        return
+    from numba.core.caching import FunctionCache
+
+    class KernelCache(FunctionCache):
+        """Numba's cache, stamped with every source file, forgiving of disks it cannot write."""
+
+        def __init__(self, function: FunctionType) -> None:
+            super().__init__(function)
+            self._cache_file._source_stamp = _digest(mark.sources)
+
+        def load_overload(self, signature: Any, target: Any) -> Any:
+            found = super().load_overload(signature, target)
+            if found is None and on_compile is not None:
+                room = mark.function.__module__.rpartition(".")[2]
+                on_compile(f"{room}.{mark.__name__}")
+            return found
+
+        def save_overload(self, signature: Any, data: Any) -> None:
+            try:
+                super().save_overload(signature, data)
+            except OSError:  # a full or read-only disk: this run keeps what it compiled
+                self.disable()
+
+    try:
+        dispatcher._cache = KernelCache(dispatcher.py_func)
+    except (RuntimeError, OSError):  # no directory can be written
+        pass
+
+
+def _digest(paths: set[str]) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(paths):
+        digest.update(Path(path).read_bytes())
+    return digest.hexdigest()
