@@ -155,3 +155,26 @@ def set_threads(count: int) -> None:
     from threadpoolctl import threadpool_limits  # needed only by who sets threads
 
     threadpool_limits(count, user_api="blas")
+
+
+# ---------------------------------------------------------------------------------- memory
+
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # names of mallopt(3)
+
+
+def keep_freed_memory() -> None:
+    """Let freed arrays be used again instead of going back to the system (glibc only).
+
+    By default every array above a few megabytes is mapped afresh, and each of its pages faults on
+    first touch, which costs more than the arithmetic of an element-wise kernel. A training step
+    frees and takes the same sizes again and again, so its memory is best kept.
+    """
+    import ctypes  # only Linux with glibc comes this far
+
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # musl, macOS, Windows: the system's way is fine
+        return
+    mallopt(_M_MMAP_MAX, 0)
+    mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+    mallopt(_M_TOP_PAD, 64 << 20)

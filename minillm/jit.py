@@ -130,12 +130,13 @@ def _names(code: CodeType) -> Iterator[str]:
 
 
 def _numba() -> Any:
-    """The `numba` module, set to our number of threads when it is first loaded."""
+    """The `numba` module, with our number of threads and way of keeping memory from the start."""
     global _loaded
     if _loaded is None:
         import numba
         import numba.extending  # `intrinsic` lives here
 
+        backend.keep_freed_memory()
         numba.set_num_threads(backend.threads())
         _loaded = numba
     return _loaded
