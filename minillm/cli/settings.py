@@ -1,0 +1,201 @@
+"""Settings: dataclasses, filled from a TOML recipe, then from flags that override it.
+
+A setting has a dotted name, `section.key`. A recipe writes it in a table, the command line as a
+flag, with dashes for underscores if you like:
+
+    [model]                         --model.n-layer 6
+    n_layer = 4
+
+Both become one flat dictionary, {"model.n_layer": ...}, and `build` turns that into one dataclass
+per section. It is the only place that knows names and types, so a misspelt key or a bad value gets
+the same one-line answer wherever it came from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import tomllib
+import types
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from minillm.errors import InputError
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+_NOTE = re.compile(r"^    (\w+):[^#\n]*#\s*(.*)$", re.MULTILINE)  # `name: type = default  # note`
+
+
+def split_flags(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Take the settings out of a command line: the remaining words, and name to text.
+
+    `--section.key value` and `--section.key=value` set a value; a flag with nothing after it, or
+    another flag, is "true". Words after a lone `--` are left alone.
+
+    >>> split_flags(["train", "--model.n-layer", "6", "r.toml", "--model.bias", "--resume"])
+    (['train', 'r.toml', '--resume'], {'model.n_layer': '6', 'model.bias': 'true'})
+    """
+    rest: list[str] = []
+    found: dict[str, str] = {}
+    queue = list(words)
+    while queue:
+        word = queue.pop(0)
+        if word == "--":
+            return [*rest, word, *queue], found
+        name, equals, value = word.partition("=")
+        if not name.startswith("--") or "." not in name:
+            rest.append(word)
+            continue
+        if not equals:
+            value = queue.pop(0) if queue and not queue[0].startswith("--") else "true"
+        found[_plain(name[2:])] = value
+    return rest, found
+
+
+def read_recipe(path: str | Path) -> dict[str, Any]:
+    """The settings in a TOML file: dotted name to value."""
+    try:
+        tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not a TOML recipe: {error}") from error
+    values: dict[str, Any] = {}
+    for section, table in tables.items():
+        if not isinstance(table, dict):
+            raise InputError(f"{path}: {section!r} stands outside a section such as [train]")
+        values |= {_plain(f"{section}.{key}"): value for key, value in table.items()}
+    return values
+
+
+def find_recipe(name: str) -> Path:
+    """The recipe that `name` means: a TOML file, or one that ships with minillm, by name."""
+    if Path(name).is_file():
+        return Path(name)
+    shipped = {path.stem: path for path in sorted(RECIPES.glob("*.toml"))}
+    if name in shipped:
+        return shipped[name]
+    raise InputError(f"no recipe file {name!r}, nor one of that name{nearest(name, shipped)}")
+
+
+def build(sections: Mapping[str, type], values: Mapping[str, Any]) -> dict[str, Any]:
+    """One instance of each section's dataclass, filled from `values`.
+
+    `values` maps dotted names to values of the right type, or to text, as flags give it. Raises
+    `InputError` for an unknown name, a value of the wrong type, or a setting that is missing.
+
+    >>> @dataclasses.dataclass
+    ... class Model:
+    ...     n_layer: int
+    ...     bias: bool = True
+    >>> build({"model": Model}, {"model.n_layer": "6"})["model"].n_layer
+    6
+    """
+    hints = {
+        f"{section}.{field.name}": hint
+        for section, cls in sections.items()
+        for field, hint in _fields(cls)
+    }
+    for name in values:
+        if name not in hints:
+            raise InputError(f"unknown setting {name!r}{_nearest_setting(name, hints)}")
+    made = {}
+    for section, cls in sections.items():
+        given = {
+            field.name: convert(hint, values[f"{section}.{field.name}"], f"{section}.{field.name}")
+            for field, hint in _fields(cls)
+            if f"{section}.{field.name}" in values
+        }
+        for field, _ in _fields(cls):
+            if field.name not in given and _required(field):
+                raise InputError(f"the setting '{section}.{field.name}' is needed")
+        made[section] = cls(**given)
+    return made
+
+
+def convert(hint: Any, value: Any, name: str) -> Any:
+    """`value` as the type that `hint` asks for; text is read, anything else must fit."""
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        if value is None or value == "none":
+            return None
+        hint = next(choice for choice in get_args(hint) if choice is not type(None))
+        return convert(hint, value, name)
+    if origin is Literal:
+        if value not in get_args(hint):
+            choices = [str(choice) for choice in get_args(hint)]
+            hints = nearest(str(value), choices)
+            raise InputError(f"'{name}' takes one of {', '.join(choices)}, not {value!r}{hints}")
+        return value
+    if origin in (tuple, list):
+        parts = value.split(",") if isinstance(value, str) else list(value)
+        return origin(convert(get_args(hint)[0], part, name) for part in parts)
+    return _scalar(hint, value, name)
+
+
+def _scalar(hint: type, value: Any, name: str) -> Any:
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    try:
+        if hint is bool and isinstance(value, str):
+            return {"true": True, "false": False}[value.lower()]
+        if hint is int and isinstance(value, str):
+            return int(value.replace("_", ""))
+        if hint is float and isinstance(value, (str, int)) and not isinstance(value, bool):
+            return float(value)
+        if type(value) is hint:
+            return value
+    except (KeyError, ValueError):
+        pass
+    raise InputError(f"'{name}' takes {kinds.get(hint, hint)}, not {value!r}")
+
+
+def describe(sections: Mapping[str, type]) -> str:
+    """The settings with their defaults, one per line; the comment on a field's line explains it."""
+    lines = []
+    for section, cls in sections.items():
+        notes = dict(_NOTE.findall(inspect.getsource(cls)))
+        for field, _ in _fields(cls):
+            start = "" if _required(field) else f" = {_text(field.default)}"
+            line = f"  --{section}.{field.name.replace('_', '-')}{start}"
+            lines.append(f"{line:<40} {notes.get(field.name, '')}".rstrip())
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """The end of a sentence about a word that is not among `choices`: the most similar one."""
+    import difflib  # only a mistake needs it
+
+    choices = list(choices)
+    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; there are {', '.join(choices)}" if choices else ""
+
+
+def _nearest_setting(name: str, known: Iterable[str]) -> str:
+    """The nearest setting; one of the same name in another section is nearest of all."""
+    _, _, key = name.rpartition(".")
+    same_key = [other for other in known if other.rpartition(".")[2] == key]
+    if same_key:
+        return f"; did you mean {same_key[0]!r}?"
+    section = [other for other in known if other.startswith(name.partition(".")[0] + ".")]
+    return nearest(name, section or known)
+
+
+def _fields(cls: type) -> list[tuple[dataclasses.Field, Any]]:
+    hints = get_type_hints(cls)
+    return [(field, hints[field.name]) for field in dataclasses.fields(cls) if field.init]
+
+
+def _required(field: dataclasses.Field) -> bool:
+    missing = dataclasses.MISSING
+    return field.default is missing and field.default_factory is missing
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+
+def _plain(name: str) -> str:
+    return name.replace("-", "_")
