@@ -90,12 +90,18 @@ def _run(words: list[str]) -> int:
 
 def _parser(command: str | None) -> Parser:
     """The parser, with the arguments of `command` filled in."""
-    parser = Parser(prog="minillm", description=minillm.__doc__)
+    table = "\n".join(f"  {name:<12}{help}" for name, (_, help) in COMMANDS.items())
+    parser = Parser(
+        prog="minillm",
+        usage="minillm [--debug] COMMAND ...",
+        description=minillm.__doc__,
+        epilog=f"commands:\n{table}\n\n`minillm COMMAND --help` shows what each one takes.",
+    )
     parser.add_argument("--version", action="version", version=f"minillm {minillm.__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    commands = parser.add_subparsers(metavar="COMMAND", title="commands")
+    commands = parser.add_subparsers(metavar="COMMAND", help=argparse.SUPPRESS)
     for name, (file, help) in COMMANDS.items():
-        leaf = commands.add_parser(name, help=help, description=help)
+        leaf = commands.add_parser(name, description=help)
         if name == command:
             importlib.import_module(f"minillm.cli.{file}").add_arguments(leaf)
     return parser
