@@ -1,0 +1,89 @@
+"""How a run is trained: the settings of the optimizer, the schedule and the loop.
+
+Every class checks itself when it is made, so a mistake is known before any work is done. The
+comment behind a field is its help text on the command line.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from minillm.errors import InputError
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the text comes from."""
+
+    path: str = ""  # a text file, a folder of them, or a folder of token shards
+    validation: float = 0.1  # share of the text held out
+
+    def __post_init__(self) -> None:
+        _between("data.validation", self.validation, 0, 1, exclusive=True)
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """Which tokenizer a run trains, or reads from a file."""
+
+    kind: Literal["char", "word", "bpe"] = "bpe"  # char, word or bpe
+    vocab_size: int = 4096  # of bpe and word; at least 256 for bpe, one entry per byte
+    pattern: str = "gpt4"  # how bpe splits text before merging: gpt2 or gpt4
+    path: str = ""  # a saved tokenizer to use instead of training one
+
+    def __post_init__(self) -> None:
+        if self.kind == "bpe" and self.vocab_size < 256:
+            raise InputError(
+                f"tokenizer.vocab_size is {self.vocab_size}, but byte-level BPE starts from the"
+                " 256 bytes; choose 256 or more, or tokenizer.kind = 'char'"
+            )
+        _between("tokenizer.vocab_size", self.vocab_size, 1)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How the weights are learned. One step is one update of the weights."""
+
+    steps: int = 1000  # updates in all
+    batch_size: int = 16  # sequences per update
+    micro_batch_size: int = 0  # sequences in memory at once; 0: the whole batch
+    lr: float = 1e-3  # learning rate after warmup
+    min_lr: float = 1e-4  # learning rate at the end of the schedule
+    schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"  # the way down from lr
+    warmup: int = 100  # steps of linear warmup
+    decay_steps: int = 0  # step at which min_lr is reached; 0: the last one
+    stable: float = 0.8  # wsd: share of decay_steps before the descent begins
+    beta1: float = 0.9  # AdamW: memory of the gradient's mean
+    beta2: float = 0.95  # AdamW: memory of its square
+    eps: float = 1e-8  # AdamW: added to the root of the square
+    weight_decay: float = 0.1  # on matrices only
+    clip: float = 1.0  # largest global norm of the gradient; 0: no clipping
+    seed: int = 0  # of the weights, the order of the data and dropout
+    eval_every: int = 250  # steps between evaluations of the validation split; 0: only at the end
+    save_every: int = 250  # steps between checkpoints; 0: only at the end
+    keep: int = 2  # checkpoints kept beside the best one
+    sample_tokens: int = 100  # length of the sample printed after an evaluation; 0: none
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "keep"):
+            _between(f"train.{name}", getattr(self, name), 1)
+        for name in ("steps", "micro_batch_size", "lr", "min_lr", "warmup", "decay_steps", "clip",
+                     "weight_decay", "seed", "eval_every", "save_every",
+                     "sample_tokens"):  # fmt: skip
+            _between(f"train.{name}", getattr(self, name), 0)
+        for name in ("beta1", "beta2", "stable"):
+            _between(f"train.{name}", getattr(self, name), 0, 1)
+        _between("train.eps", self.eps, 0, exclusive=True)
+        if self.min_lr > self.lr:
+            raise InputError(f"train.min_lr is {self.min_lr}, above train.lr, which is {self.lr}")
+
+
+def _between(
+    name: str, value: float, low: float, high: float = float("inf"), exclusive: bool = False
+) -> None:
+    inside = low < value < high if exclusive else low <= value <= high
+    if not inside:  # a NaN is not inside either
+        above = f"above {low}" if exclusive else f"at least {low}"
+        below = "" if high == float("inf") else f" and {'below' if exclusive else 'at most'} {high}"
+        raise InputError(f"{name} is {value}; it must be {above}{below}")
