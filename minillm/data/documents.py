@@ -1,0 +1,123 @@
+"""Documents: what every reader of text yields, how a folder is read, and how a corpus is split.
+
+A document is one piece of text that stands by itself: a file, an article, a module's documentation.
+The split into training and validation text is made of whole documents where there are enough of
+them, so that the validation loss is measured on text that no neighbouring sentence gave away.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from minillm.errors import InputError
+
+TEXT_SUFFIXES = (".txt", ".md", ".rst", ".text", ".markdown")
+ENOUGH_DOCUMENTS = 20  # below this, the end of every document is held out instead
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text, where it came from, and what else is known of it."""
+
+    text: str
+    source: str
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+def read_documents(paths: Iterable[str | os.PathLike[str]]) -> list[Document]:
+    """Read text files, and the text files under folders, in a fixed order.
+
+    A file that is named is read whatever its suffix; under a folder, those of `TEXT_SUFFIXES` are.
+
+    Raises:
+        InputError: where a path is missing, is not UTF-8 text, or nothing was found at all.
+    """
+    paths = [Path(path) for path in paths]
+    documents = []
+    for path in paths:
+        for file in _files(path):
+            text = _read(file)
+            if text.strip():
+                documents.append(Document(text, source=str(file)))
+    if not documents:
+        names = ", ".join(map(str, paths)) or "no path"
+        raise InputError(f"no text in {names}; give files of text, or folders with *.txt or *.md")
+    return documents
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if path.is_dir():
+        found = (file for file in path.rglob("*") if file.suffix.lower() in TEXT_SUFFIXES)
+        yield from sorted(file for file in found if file.is_file())
+    elif path.exists():
+        yield path
+    else:
+        raise InputError(f"{path} does not exist; give a file of text or a folder of them")
+
+
+def _read(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} is not UTF-8 text (byte {error.start} is {data[error.start]:#04x}); "
+            "convert it, or leave it out"
+        ) from error
+    if "\0" in text:
+        raise InputError(f"{path} holds NUL bytes: it is a binary file, not text")
+    return text
+
+
+def split_documents(
+    documents: Sequence[Document], validation: float = 0.1
+) -> tuple[list[Document], list[Document]]:
+    """Part a corpus into training and validation documents, the same way every time.
+
+    Documents are taken in the order of a hash until `validation` (0 to 1) of all characters are
+    held out, so the choice depends neither on their order nor on a seed. With fewer than
+    `ENOUGH_DOCUMENTS`, the last part of each document is held out, from a line's start.
+
+    Returns (training, validation), each in the order the documents came in.
+    """
+    if not 0 < validation < 1:
+        raise InputError(f"the validation share is {validation}; it lies between 0 and 1")
+    if len(documents) < ENOUGH_DOCUMENTS:
+        return _split_ends(documents, validation)
+    wanted = validation * sum(len(document.text) for document in documents)
+    held: set[int] = set()
+    taken = 0
+    for i in sorted(range(len(documents)), key=lambda i: _digest(documents[i])):
+        if taken + len(documents[i].text) / 2 <= wanted:  # else the share is nearer without it
+            held.add(i)
+            taken += len(documents[i].text)
+    return (
+        [document for i, document in enumerate(documents) if i not in held],
+        [document for i, document in enumerate(documents) if i in held],
+    )
+
+
+def _split_ends(
+    documents: Sequence[Document], validation: float
+) -> tuple[list[Document], list[Document]]:
+    training, held = [], []
+    for document in documents:
+        cut = round(len(document.text) * (1 - validation))
+        line_end = document.text.find("\n", cut)
+        if 0 <= line_end < len(document.text) - 1:
+            cut = line_end + 1
+        for part, side in ((document.text[:cut], training), (document.text[cut:], held)):
+            if part.strip():
+                side.append(Document(part, document.source, document.metadata))
+    return training, held
+
+
+def _digest(document: Document) -> bytes:
+    return hashlib.sha256(f"{document.source}\0{document.text}".encode()).digest()
