@@ -120,7 +120,9 @@ def _unbroadcast(part: Array, shape: tuple[int, ...], op: str, position: int) ->
     """Sum a gradient over the axes along which its input was repeated by broadcasting."""
     extra = part.ndim - len(shape)
     stretched = tuple(
-        extra + i for i, n in enumerate(shape) if extra >= 0 and n == 1 and part.shape[extra + i] != 1
+        extra + i
+        for i, n in enumerate(shape)
+        if extra >= 0 and n == 1 and part.shape[extra + i] != 1
     )
     total = part.sum(axis=(*range(extra), *stretched), keepdims=True) if extra >= 0 else part
     if total.shape[max(extra, 0) :] != shape:

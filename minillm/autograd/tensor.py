@@ -23,6 +23,7 @@ Three rules keep it true:
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -32,33 +33,42 @@ import numpy as np
 from minillm import backend
 from minillm.autograd import engine
 from minillm.backend import Array
-from minillm.errors import GraphError
+from minillm.errors import GraphError, InputError
 from minillm.kernels import matmul
 
 Backward = Callable[[Array], Sequence["Array | None"]]
-_recording = True
+
+
+class _Mode(threading.local):
+    recording = True  # every thread for itself
+
+
+_mode = _Mode()
+
+
+def is_recording() -> bool:
+    """Whether operations of this thread leave notes at the moment."""
+    return _mode.recording
 
 
 @contextmanager
 def no_grad() -> Iterator[None]:
     """Operations inside the block leave no notes: for evaluation and generation."""
-    global _recording
-    previous, _recording = _recording, False
+    previous, _mode.recording = _mode.recording, False
     try:
         yield
     finally:
-        _recording = previous
+        _mode.recording = previous
 
 
 @contextmanager
 def enable_grad() -> Iterator[None]:
     """Operations inside the block leave notes, also within `no_grad`: for recomputation."""
-    global _recording
-    previous, _recording = _recording, True
+    previous, _mode.recording = _mode.recording, True
     try:
         yield
     finally:
-        _recording = previous
+        _mode.recording = previous
 
 
 class Guard:
@@ -92,7 +102,9 @@ class Tensor:
         if array.dtype == np.float64 and not hasattr(data, "dtype"):
             array = array.astype(np.float32)
         if requires_grad and array.dtype.kind != "f":
-            raise GraphError(f"only floating-point tensors have gradients, this one is {array.dtype}")
+            raise GraphError(
+                f"only floating-point tensors have gradients, this one is {array.dtype}"
+            )
         _fill(self, array, requires_grad)
 
     # ------------------------------------------------------------------ what it holds
@@ -187,7 +199,9 @@ class Tensor:
 
     def __sub__(self, other: Any) -> Tensor:
         other = as_tensor(other, self)
-        return record("sub", self.array - other.array, (self, other), lambda d: (d, -d), saves=False)
+        return record(
+            "sub", self.array - other.array, (self, other), lambda d: (d, -d), saves=False
+        )
 
     def __mul__(self, other: Any) -> Tensor:
         other = as_tensor(other, self)
@@ -203,7 +217,9 @@ class Tensor:
         if isinstance(other, (int, float)):
             a = self.array
             zero = a * 0  # 0 ** 0 has derivative 0, not 0 * inf
-            slope = (lambda d: (d * other * a ** (other - 1),)) if other else (lambda d: (d * zero,))
+            slope = (
+                (lambda d: (d * other * a ** (other - 1),)) if other else (lambda d: (d * zero,))
+            )
             return record("pow", a**other, (self,), slope)
         other = as_tensor(other, self)
         a, b = self.array, other.array
@@ -303,7 +319,10 @@ class Tensor:
     def max(self, axis: Any = None, keepdims: bool = False) -> Tensor:
         """The largest element along `axis`; elements that tie share the gradient equally."""
         x, xp = self.array, backend.array_module(self.array)
-        out, kept = xp.asarray(x.max(axis=axis, keepdims=keepdims)), _reduced_shape(self.array, axis)
+        out, kept = (
+            xp.asarray(x.max(axis=axis, keepdims=keepdims)),
+            _reduced_shape(self.array, axis),
+        )
 
         def backward(dout: Array) -> tuple[Array]:
             winners = (x == out.reshape(kept)).astype(x.dtype)
@@ -346,8 +365,10 @@ class Tensor:
         return record("getitem", xp.asarray(x[index]), (self,), backward, saves=False, view_of=self)
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        if self.parents or (isinstance(value, Tensor) and value.requires_grad and _recording):
-            raise GraphError("assignment is not recorded; build the tensor with where or concatenate")
+        if self.parents or (isinstance(value, Tensor) and value.requires_grad and _mode.recording):
+            raise GraphError(
+                "assignment is not recorded; build the tensor with where or concatenate"
+            )
         self.writable()[_plain_index(index)] = value.array if isinstance(value, Tensor) else value
 
 
@@ -374,7 +395,7 @@ def record(
     out.op = op
     if view_of is not None:
         out._guard = view_of._guard
-    if _recording and any(parent.requires_grad for parent in parents):
+    if _mode.recording and any(parent.requires_grad for parent in parents):
         out.requires_grad, out.parents, out._backward = True, parents, backward
         if saves:
             out._pins = (out._guard, *(parent._guard for parent in parents))
@@ -391,6 +412,15 @@ def as_tensor(value: Any, like: Tensor) -> Tensor:
     if isinstance(value, (int, float, np.number)):
         return _new(backend.array_module(like.array).asarray(value, dtype=like.dtype))
     return _new(backend.asarray(value))
+
+
+def integers(values: Any) -> Array:
+    """Token ids as an array of our own, which nobody changes before the backward pass."""
+    values = values.array if isinstance(values, Tensor) else values
+    array = backend.module().array(values)
+    if array.dtype.kind not in "iu" and array.size:
+        raise InputError(f"token ids are whole numbers, these are {array.dtype}")
+    return array if array.size else array.astype(np.int32)
 
 
 def _new(array: Array) -> Tensor:
@@ -455,7 +485,11 @@ def _parts(index: Any) -> tuple[Any, ...]:
 def _plain_index(index: Any) -> Any:
     """An index without tensors or lists in it."""
     parts = tuple(
-        part.array if isinstance(part, Tensor) else np.asarray(part) if isinstance(part, list) else part
+        part.array
+        if isinstance(part, Tensor)
+        else np.asarray(part)
+        if isinstance(part, list)
+        else part
         for part in _parts(index)
     )
     return parts if isinstance(index, tuple) else parts[0]

@@ -1,0 +1,239 @@
+"""The named operations of a language model: each one a kernel pair, recorded on the tape.
+
+Every function here has the same three steps. It unwraps its tensors to arrays and calls the
+kernel's forward; it defines a local `backward(dout)`, a breakpoint away from `loss.backward()`,
+which closes over the arrays it needs; it records the result with that function. The mathematics
+stands in the kernel's file of the same name.
+
+Usually imported as `import minillm.autograd.functional as F`. Shapes: B batch, T time, S keys,
+C channels, H query heads, G key/value heads, D head size, V vocabulary, N rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minillm.autograd import seeds
+from minillm.autograd.joining import concatenate, maximum, stack, where
+from minillm.autograd.losses import cross_entropy, linear_cross_entropy
+from minillm.autograd.tensor import Tensor, integers, record
+from minillm.backend import Array
+from minillm.errors import InputError
+from minillm.kernels import attention as attention_kernel
+from minillm.kernels import dropout as dropout_kernel
+from minillm.kernels import embedding as embedding_kernel
+from minillm.kernels import gelu as gelu_kernel
+from minillm.kernels import layer_norm as layer_norm_kernel
+from minillm.kernels import linear as linear_kernel
+from minillm.kernels import log_softmax as log_softmax_kernel
+from minillm.kernels import relu as relu_kernel
+from minillm.kernels import rms_norm as rms_norm_kernel
+from minillm.kernels import rotary as rotary_kernel
+from minillm.kernels import silu as silu_kernel
+from minillm.kernels import softmax as softmax_kernel
+from minillm.kernels import swiglu as swiglu_kernel
+
+__all__ = [
+    "attention", "concatenate", "cross_entropy", "dropout", "embedding", "gelu", "layer_norm",
+    "linear", "linear_cross_entropy", "log_softmax", "matmul", "maximum", "relu", "rms_norm",
+    "rotary", "silu", "softmax", "stack", "swiglu", "where",
+]  # fmt: skip
+
+# ------------------------------------------------------------------------------ matrix products
+
+
+def matmul(a: Tensor, b: Tensor) -> Tensor:
+    """a (..., M, K) @ b (..., K, N) = (..., M, N); leading axes broadcast."""
+    return a @ b
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x (..., K) @ weight (N, K)^T + bias (N,) = (..., N)."""
+    a, w, with_bias = x.array, weight.array, bias is not None
+    out = linear_kernel.forward(a, w, bias.array if with_bias else None)
+    parents = (x, weight, bias) if with_bias else (x, weight)
+
+    def backward(dout: Array) -> tuple[Array, ...]:
+        dx, dweight, dbias = linear_kernel.backward(dout, a, w, with_bias)
+        return (dx, dweight, dbias) if with_bias else (dx, dweight)
+
+    return record("linear", out, parents, backward)
+
+
+def embedding(weight: Tensor, ids: Any) -> Tensor:
+    """The rows of `weight` (V, C) that the integers `ids` (...) name: (..., C).
+
+    Raises `InputError` for an id that is not one of 0 ... V - 1.
+    """
+    rows = integers(ids)
+    vocab_size = weight.shape[0]
+    if rows.size and not 0 <= int(rows.min()) <= int(rows.max()) < vocab_size:
+        wrong = int(rows.min()) if int(rows.min()) < 0 else int(rows.max())
+        raise InputError(f"token id {wrong}, but the vocabulary holds ids 0 to {vocab_size - 1}")
+
+    def backward(dout: Array) -> tuple[Array]:
+        return (embedding_kernel.backward(dout, rows, vocab_size),)
+
+    out = embedding_kernel.forward(weight.array, rows)
+    return record("embedding", out, (weight,), backward, saves=False)
+
+
+# ------------------------------------------------------------------------------------ attention
+
+
+def softmax(x: Tensor, axis: int = -1) -> Tensor:
+    """exp(x) / sum(exp(x)) over `axis`."""
+    if axis not in (-1, x.ndim - 1):
+        return softmax(x.swapaxes(axis, -1)).swapaxes(axis, -1)
+    y = softmax_kernel.forward(x.array)
+
+    def backward(dout: Array) -> tuple[Array]:
+        return (softmax_kernel.backward(dout, y),)
+
+    return record("softmax", y, (x,), backward)
+
+
+def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
+    """x - log(sum(exp(x))) over `axis`."""
+    if axis not in (-1, x.ndim - 1):
+        return log_softmax(x.swapaxes(axis, -1)).swapaxes(axis, -1)
+    y = log_softmax_kernel.forward(x.array)
+
+    def backward(dout: Array) -> tuple[Array]:
+        return (log_softmax_kernel.backward(dout, y),)
+
+    return record("log_softmax", y, (x,), backward)
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    causal: bool = True,
+    window: int | None = None,
+    padding_mask: Array | None = None,
+    documents: Array | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """Scaled dot-product attention: q (B, H, T, D) over k, v (B, G, S, D), result (B, H, T, D).
+
+    The T queries are the last T of the S positions. `causal`, `window`, `padding_mask` (B, S) and
+    `documents` (B, S) say which keys each query sees; see `kernels.attention.visible_keys`.
+    `scale` multiplies the scores; D ** -0.5 where it is not given.
+    """
+    queries, keys, values = q.array, k.array, v.array
+    T, S, D = queries.shape[-2], keys.shape[-2], queries.shape[-1]
+    factor = D**-0.5 if scale is None else scale
+    first, last = attention_kernel.visible_keys(T, S, causal, window, padding_mask, documents)
+    out, lse = attention_kernel.forward(queries, keys, values, first, last, factor)
+
+    def backward(dout: Array) -> tuple[Array, Array, Array]:
+        return attention_kernel.backward(dout, queries, keys, values, out, lse, first, last, factor)
+
+    return record("attention", out, (q, k, v), backward)
+
+
+def rotary(x: Tensor, cos: Array, sin: Array) -> Tensor:
+    """Turn each pair of channels of x (B, H, T, D) by its position's angle.
+
+    `cos`, `sin` (B or 1, T, D / 2) are `kernels.rotary.tables(positions, D, theta)`.
+    """
+
+    def backward(dout: Array) -> tuple[Array]:
+        return (rotary_kernel.backward(dout, cos, sin),)
+
+    out = rotary_kernel.forward(x.array, cos, sin)
+    return record("rotary", out, (x,), backward, saves=False)
+
+
+# ---------------------------------------------------------------------------------------- norms
+
+
+def layer_norm(
+    x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    """(x - mean) / sqrt(variance + eps) * weight + bias over the last axis of x (..., C)."""
+    a, w = x.array, None if weight is None else weight.array
+    out, mean, rstd = layer_norm_kernel.forward(a, w, None if bias is None else bias.array, eps)
+    given = (True, weight is not None, bias is not None)
+
+    def backward(dout: Array) -> list[Array]:
+        gradients = layer_norm_kernel.backward(dout, a, w, mean, rstd)
+        return [gradient for gradient, wanted in zip(gradients, given, strict=True) if wanted]
+
+    parents = tuple(tensor for tensor in (x, weight, bias) if tensor is not None)
+    return record("layer_norm", out, parents, backward)
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-6) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) * weight over the last axis of x (..., C)."""
+    a, w = x.array, weight.array
+    out, rstd = rms_norm_kernel.forward(a, w, eps)
+
+    def backward(dout: Array) -> tuple[Array, Array]:
+        return rms_norm_kernel.backward(dout, a, w, rstd)
+
+    return record("rms_norm", out, (x, weight), backward)
+
+
+# ---------------------------------------------------------------------------------- activations
+
+
+def relu(x: Tensor) -> Tensor:
+    """max(x, 0) of each element."""
+    a = x.array
+
+    def backward(dout: Array) -> tuple[Array]:
+        return (relu_kernel.backward(dout, a),)
+
+    return record("relu", relu_kernel.forward(a), (x,), backward)
+
+
+def gelu(x: Tensor, approximate: str = "none") -> Tensor:
+    """x times the normal distribution function of x; `approximate` "none" (erf) or "tanh"."""
+    a = x.array
+
+    def backward(dout: Array) -> tuple[Array]:
+        return (gelu_kernel.backward(dout, a, approximate),)
+
+    return record("gelu", gelu_kernel.forward(a, approximate), (x,), backward)
+
+
+def silu(x: Tensor) -> Tensor:
+    """x * sigmoid(x) of each element."""
+    a = x.array
+
+    def backward(dout: Array) -> tuple[Array]:
+        return (silu_kernel.backward(dout, a),)
+
+    return record("silu", silu_kernel.forward(a), (x,), backward)
+
+
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    """silu(gate) * up of each element, both of one shape."""
+    a, b = gate.array, up.array
+
+    def backward(dout: Array) -> tuple[Array, Array]:
+        return swiglu_kernel.backward(dout, a, b)
+
+    return record("swiglu", swiglu_kernel.forward(a, b), (gate, up), backward)
+
+
+def dropout(x: Tensor, p: float, rng: np.random.Generator) -> Tensor:
+    """Each element is 0 with probability `p`, else x / (1 - p), so that the mean stays the same.
+
+    One seed is drawn from `rng`; the mask is a pure function of it and of the element's position.
+    """
+    if not 0 <= p < 1:
+        raise InputError(f"dropout with p = {p}; it takes a number from 0 up to, but not, 1")
+    if p == 0:
+        return x
+    seed = np.uint64(seeds.draw(rng))
+
+    def backward(dout: Array) -> tuple[Array]:
+        return (dropout_kernel.backward(dout, p, seed),)
+
+    return record("dropout", dropout_kernel.forward(x.array, p, seed), (x,), backward, saves=False)
