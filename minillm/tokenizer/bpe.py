@@ -1,0 +1,323 @@
+"""Byte-pair encoding (BPE): frequent neighbours become one token.
+
+Training. Start with one token per byte, so that any text can be written. Count every pair of
+neighbouring tokens, merge the most frequent pair into a new token everywhere, and repeat until the
+vocabulary is full. `th` is among the first, `the` soon after, ` the` next.
+
+Encoding. Cut the text into words (`patterns.py`), each word into bytes, and merge again in the
+order that training found: always the pair that was learned first, leftmost first.
+
+    l o w e r     rank 0 is (e, r)
+    l o w er      rank 1 is (l, o)
+    lo w er       rank 2 is (lo, w)
+    low er        no pair of these is in the list: done
+
+Decoding is joining the bytes of the tokens.
+
+The three functions below are that and nothing else, in plain Python. They count the whole text
+again for every merge and search the whole word again at every step, which is quadratic. The class
+`BPETokenizer` gives the same results from `bpe_training.py`, where counts are corrected instead of
+repeated, and `bpe_encoding.py`, which finds the final tokens without playing through the merges.
+
+Ties in training are broken the same way everywhere: of equally frequent pairs the one with the
+smaller left id, then the smaller right id.
+
+Sources: Gage (1994), "A New Algorithm for Data Compression"; Sennrich et al. (2016),
+arXiv:1508.07909; on bytes: Radford et al. (2019), "Language Models are Unsupervised Multitask
+Learners".
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from minillm.errors import InputError
+from minillm.tokenizer import patterns
+from minillm.tokenizer.base import (
+    Ids,
+    Text,
+    Tokenizer,
+    number_special,
+    read_bytes,
+    to_bytes,
+    to_ids,
+)
+from minillm.tokenizer.bpe_training import Progress, learn_merges
+from minillm.tokenizer.chat import SPECIAL_TOKENS
+from minillm.tokenizer.printable import from_printable, to_printable
+
+Pair = tuple[int, int]
+
+
+# ------------------------------------------------------------------ the algorithm, plainly
+
+
+def learn_merges_plainly(
+    words: Mapping[bytes, int], n_merges: int, min_frequency: int = 2
+) -> list[Pair]:
+    """The merges that training finds in `words` (each with its number of occurrences).
+
+    Merge i joins two ids into id 256 + i. Fewer than `n_merges` come back where no pair occurs
+    `min_frequency` times any more.
+
+    >>> learn_merges_plainly({b"low": 5, b"lower": 2, b"newer": 3}, 3)
+    [(108, 111), (256, 119), (101, 114)]
+    """
+    tokens = {word: list(word) for word in words}
+    merges: list[Pair] = []
+    while len(merges) < n_merges:
+        counts: Counter[Pair] = Counter()
+        for word, count in words.items():
+            for pair in pairwise(tokens[word]):
+                counts[pair] += count
+        best = min(counts, key=lambda pair: (-counts[pair], pair), default=None)
+        if best is None or counts[best] < min_frequency:
+            break
+        tokens = {word: replace(ids, best, 256 + len(merges)) for word, ids in tokens.items()}
+        merges.append(best)
+    return merges
+
+
+def replace(ids: list[int], pair: Pair, new: int) -> list[int]:
+    """`ids` with every occurrence of `pair`, from the left, replaced by `new`.
+
+    >>> replace([1, 1, 1, 2], (1, 1), 7)
+    [7, 1, 2]
+    """
+    result: list[int] = []
+    for token in ids:
+        if result and (result[-1], token) == pair:
+            result[-1] = new
+        else:
+            result.append(token)
+    return result
+
+
+def merge_plainly(ids: list[int], ranks: Mapping[Pair, tuple[int, int]]) -> list[int]:
+    """The tokens of one word that starts as `ids`.
+
+    Args:
+        ids: one id per byte.
+        ranks: for each pair that merges, its rank and the id it becomes.
+    """
+    ids = list(ids)
+    never = (len(ranks), -1)
+    while len(ids) > 1:
+        places = range(len(ids) - 1)
+        best = min(places, key=lambda place: ranks.get((ids[place], ids[place + 1]), never)[0])
+        pair = (ids[best], ids[best + 1])
+        if pair not in ranks:
+            break
+        ids[best : best + 2] = [ranks[pair][1]]
+    return ids
+
+
+# ------------------------------------------------------------------ the tokenizer
+
+
+class BPETokenizer(Tokenizer):
+    """Byte-level BPE: any bytes go in, and come out again.
+
+    >>> tokenizer = BPETokenizer.train("low low lower lowest newest " * 9, 262, ())
+    >>> [tokenizer.token_bytes(token) for token in tokenizer.encode("lowest of all")]
+    [b'low', b'est', b' ', b'o', b'f', b' ', b'a', b'l', b'l']
+    """
+
+    kind = "bpe"
+
+    def __init__(
+        self,
+        tokens: list[bytes | None],
+        merges: Iterable[Pair],
+        special_tokens: dict[str, int] | None = None,
+        pattern: str = "gpt4",
+        whole_words: bool = False,
+    ) -> None:
+        """A tokenizer of a given vocabulary.
+
+        Args:
+            tokens: the bytes of each id; None for ids that are not in use or special.
+            merges: pairs of ids in the order in which they merge; the joined bytes must be a token.
+            special_tokens: spelling to id.
+            pattern: a name of `patterns.PATTERNS` or a regular expression.
+            whole_words: a word that is itself a token is never cut, even where no merges make it
+                (tiktoken does so, and Hugging Face with `ignore_merges`).
+
+        Raises `InputError` where these contradict each other.
+        """
+        self.tokens = list(tokens)
+        self.merges = np.asarray(list(merges), np.int32).reshape(-1, 2)
+        self.special_tokens = dict(special_tokens or {})
+        self.pattern = pattern
+        self.whole_words = whole_words
+        patterns.compiled(pattern)
+        self._id_of = self._checked_tokens()
+        self._ranks = self._checked_merges()
+        self._cache: dict[bytes, list[int]] = {}
+
+    @classmethod
+    def of_bytes(cls, special_tokens: Collection[str] = (), pattern: str = "gpt4") -> BPETokenizer:
+        """The tokenizer without merges: one id per byte."""
+        return cls.from_merges((), special_tokens, pattern)
+
+    @classmethod
+    def from_merges(
+        cls, merges: Iterable[Pair], special_tokens: Collection[str] = (), pattern: str = "gpt4"
+    ) -> BPETokenizer:
+        """A tokenizer of bytes 0 to 255 and, from 256 on, what `merges` make; then the specials."""
+        tokens: list[bytes | None] = [bytes([byte]) for byte in range(256)]
+        pairs = [(int(a), int(b)) for a, b in merges]
+        for a, b in pairs:
+            tokens.append(tokens[a] + tokens[b])
+        return cls(tokens, pairs, number_special(special_tokens, len(tokens)), pattern)
+
+    @classmethod
+    def train(
+        cls,
+        texts: Text | os.PathLike[str] | Iterable[Text | os.PathLike[str]],
+        vocab_size: int,
+        special_tokens: Collection[str] = SPECIAL_TOKENS,
+        pattern: str = "gpt4",
+        *,
+        min_frequency: int = 2,
+        max_token_length: int = 0,
+        errors: str = "strict",
+        progress: Progress | None = None,
+    ) -> BPETokenizer:
+        """Learn a vocabulary from texts.
+
+        Args:
+            texts: a text (str or bytes), a file (a `Path`), or any number of either.
+            vocab_size: ids in all: 256 bytes, the merges, and the special tokens at the end. Fewer
+                come out where the text has no more pairs to merge.
+            special_tokens: spellings that get ids of their own.
+            pattern: how texts are cut into words: a name of `patterns.PATTERNS` or a regular
+                expression.
+            min_frequency: pairs seen less often are not merged.
+            max_token_length: no token gets longer than so many bytes; 0 for no limit.
+            errors: for files that are not UTF-8: "strict", "replace" or "bytes" (keep the bytes).
+            progress: called with (stage, done, total) a few times a second.
+
+        Raises `InputError` for a vocabulary too small for the bytes and the special tokens, for an
+        empty text, and for a file that cannot be read.
+        """
+        special = number_special(special_tokens, 0)
+        least = 256 + len(special)
+        if vocab_size < least:
+            raise InputError(
+                f"a vocabulary of {vocab_size} is too small: it takes at least {least}, for 256 "
+                f"bytes and {len(special)} special tokens"
+            )
+        words: Counter[bytes] = Counter()
+        single = isinstance(texts, str | bytes | os.PathLike)
+        for text in [texts] if single else texts:
+            is_file = isinstance(text, os.PathLike)
+            data = read_bytes(text, errors) if is_file else to_bytes(text)
+            words.update(patterns.split(data, pattern))
+        if not words:
+            raise InputError("the text is empty: there is nothing to learn a vocabulary from")
+        merges = learn_merges(words, vocab_size - least, min_frequency, max_token_length, progress)
+        return cls.from_merges(merges.tolist(), special_tokens, pattern)
+
+    # ---------------------------------------------------------------- encoding and decoding
+
+    def _encode(self, data: bytes) -> np.ndarray:
+        ids: list[int] = []
+        for word in patterns.split(data, self.pattern):
+            known = self._cache.get(word)
+            if known is None:
+                known = merge_plainly([self._byte_ids[byte] for byte in word], self._ranks)
+                self._cache[word] = known
+            ids.extend(known)
+        return np.array(ids, np.int32)
+
+    def token_bytes(self, token: int) -> bytes:
+        if token in self._spelling:
+            return self._spelling[token]
+        if not 0 <= token < len(self.tokens) or self.tokens[token] is None:
+            raise self._out_of_range(token)
+        return self.tokens[token]
+
+    def decode_bytes(self, ids: Ids) -> bytes:
+        array = to_ids(ids)
+        if array.size and array.min() < 0:
+            raise self._out_of_range(int(array.min()))
+        try:
+            return b"".join([self.tokens[token] for token in array.tolist()])
+        except (IndexError, TypeError):
+            return super().decode_bytes(array)
+
+    def _size(self) -> int:
+        return len(self.tokens)
+
+    # ---------------------------------------------------------------- checks and files
+
+    def _checked_tokens(self) -> dict[bytes, int]:
+        """Bytes to id. Raises `InputError` for duplicates and missing bytes."""
+        id_of: dict[bytes, int] = {}
+        for number, token in enumerate(self.tokens):
+            if token is None:
+                continue
+            if token in id_of:
+                raise InputError(f"ids {id_of[token]} and {number} are the same token {token!r}")
+            id_of[token] = number
+        missing = [byte for byte in range(256) if bytes([byte]) not in id_of]
+        if missing:
+            raise InputError(
+                f"the vocabulary has no token for {len(missing)} of the 256 bytes, "
+                f"the first 0x{missing[0]:02x}; a byte-level vocabulary needs them all"
+            )
+        taken: dict[int, str] = {}
+        for name, number in self.special_tokens.items():
+            if number in taken:
+                raise InputError(f"special tokens {taken[number]!r} and {name!r} share id {number}")
+            if number < len(self.tokens) and self.tokens[number] is not None:
+                raise InputError(
+                    f"special token {name!r} has id {number}, which is the learned token "
+                    f"{self.tokens[number]!r}"
+                )
+            taken[number] = name
+        self._byte_ids = [id_of[bytes([byte])] for byte in range(256)]
+        self._spelling = {number: name.encode() for name, number in self.special_tokens.items()}
+        return id_of
+
+    def _checked_merges(self) -> dict[Pair, tuple[int, int]]:
+        """Each pair's rank and what it becomes. Raises `InputError` where a merge is impossible."""
+        ranks: dict[Pair, tuple[int, int]] = {}
+        made = set(self._byte_ids)
+        for rank, (a, b) in enumerate(self.merges.tolist()):
+            parts = [self.tokens[z] if 0 <= z < len(self.tokens) else None for z in (a, b)]
+            if None in parts:
+                raise InputError(f"merge {rank} joins ids {a} and {b}, which are not both tokens")
+            joined = parts[0] + parts[1]
+            if joined not in self._id_of:
+                raise InputError(f"merge {rank} makes {joined!r}, which is not in the vocabulary")
+            if (a, b) in ranks:
+                raise InputError(f"merge {rank} of {parts[0]!r} and {parts[1]!r} is there twice")
+            if a not in made or b not in made:
+                late = parts[0] if a not in made else parts[1]
+                raise InputError(f"merge {rank} is out of order: no earlier merge makes {late!r}")
+            ranks[a, b] = (rank, self._id_of[joined])
+            made.add(self._id_of[joined])
+        return ranks
+
+    def _to_json(self) -> dict[str, Any]:
+        return {
+            "pattern": self.pattern,
+            "whole_words": self.whole_words,
+            "tokens": [None if token is None else to_printable(token) for token in self.tokens],
+            "merges": self.merges.tolist(),
+        }
+
+    @classmethod
+    def _from_json(cls, content: dict[str, Any], special_tokens: dict[str, int]) -> BPETokenizer:
+        tokens = [None if token is None else from_printable(token) for token in content["tokens"]]
+        merges = [(int(a), int(b)) for a, b in content["merges"]]
+        whole = bool(content["whole_words"])
+        return cls(tokens, merges, special_tokens, str(content["pattern"]), whole)

@@ -1,0 +1,76 @@
+"""Cutting a text into words before any pair is merged.
+
+Byte pairs merge inside words only, so the pattern decides what a token can never span: the end of
+a word and the space before the next, letters and digits, text and newline. Models publish the
+pattern that their vocabulary was learned with; encoding with another one gives other ids.
+
+    gpt2    GPT-2, GPT-3
+    gpt4    GPT-3.5, GPT-4 (cl100k): numbers in groups of up to three, newlines apart
+    gpt4o   GPT-4o (o200k): also cuts at a change of case, and keeps combining marks with letters
+    llama3  Llama 3: GPT-4's
+    qwen2   Qwen 2 and 3: GPT-4's with every digit a word of its own
+
+`split` below is the reference: what the package `regex` finds. Any other regular expression may
+be given instead of a name; text that it leaves out between two matches becomes words too, so that
+nothing is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+from minillm.errors import InputError
+
+_CONTRACTION = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_GPT4 = _CONTRACTION + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|" + _SPACES
+
+PATTERNS = {
+    "gpt2": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    "gpt4": _GPT4,
+    "gpt4o": (
+        rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+{_CONTRACTION}?"
+        rf"|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*{_CONTRACTION}?"
+        r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|" + _SPACES
+    ),
+    "llama3": _GPT4,
+    "qwen2": _GPT4.replace(r"\p{N}{1,3}", r"\p{N}"),
+}
+
+
+def split(data: bytes, pattern: str) -> Iterator[bytes]:
+    """The words of `data`, in order; joined they are `data` again.
+
+    Args:
+        data: UTF-8. A byte that is not valid UTF-8 counts as a character of its own that is
+            neither letter, number nor space.
+        pattern: a name of `PATTERNS` or a regular expression.
+    """
+    # Python's "surrogateescape" turns each invalid byte into a lone surrogate and back.
+    text = data.decode("utf-8", "surrogateescape")
+    end = 0
+    for match in compiled(pattern).finditer(text):
+        if match.start() > end:
+            yield text[end : match.start()].encode("utf-8", "surrogateescape")
+        if match.end() > match.start():
+            yield match.group().encode("utf-8", "surrogateescape")
+        end = match.end()
+    if end < len(text):
+        yield text[end:].encode("utf-8", "surrogateescape")
+
+
+@lru_cache(maxsize=32)
+def compiled(pattern: str) -> Any:
+    """The compiled regular expression. Raises `InputError` where it is malformed."""
+    import regex  # takes 50 ms to load
+
+    try:
+        return regex.compile(PATTERNS.get(pattern, pattern))
+    except regex.error as error:
+        names = ", ".join(PATTERNS)
+        raise InputError(
+            f"pattern {pattern!r} is neither a name ({names}) nor a regular expression: {error}"
+        ) from error

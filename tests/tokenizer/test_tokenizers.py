@@ -1,0 +1,139 @@
+"""Laws that every tokenizer keeps."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minillm import tokenizer
+from minillm.errors import InputError
+from minillm.tokenizer import BPETokenizer, CharTokenizer, StreamDecoder, WordTokenizer
+
+TEXT = "It's a test: the theatre, the thief, 1234 and\n\n  naïve 日本語 🙂 ends. " * 4
+SPECIAL = ("<|endoftext|>", "<|end|>")
+BPE = BPETokenizer.train(TEXT, 320, SPECIAL)
+ALL = [CharTokenizer.train(TEXT, SPECIAL), WordTokenizer.train(TEXT, None, SPECIAL), BPE]
+each = pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.kind)
+
+
+@each
+def test_decode_undoes_encode(kind):
+    ids = kind.encode(TEXT)
+    assert kind.decode(ids) == TEXT
+    assert kind.encode(TEXT.encode()) == ids
+    assert kind.encode("") == [] and kind.decode([]) == ""
+    array = kind.encode_array(TEXT)
+    assert array.dtype == np.int32 and array.tolist() == ids
+    assert kind.decode(array) == TEXT
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.binary(max_size=60))
+def test_any_bytes_come_back_from_byte_pairs(data):
+    assert BPE.decode_bytes(BPE.encode(data)) == data
+
+
+@each
+def test_saved_is_loaded_the_same(kind, tmp_path):
+    kind.save(tmp_path / "tokenizer.json")
+    again = tokenizer.load(tmp_path / "tokenizer.json")
+    assert type(again) is type(kind)
+    assert again.encode(TEXT) == kind.encode(TEXT)
+    assert again.special_tokens == kind.special_tokens
+    assert again.vocab_size == kind.vocab_size
+
+
+@each
+def test_special_tokens_only_where_allowed(kind):
+    end = kind.special_tokens["<|end|>"]
+    text = "the<|end|>test"
+    if kind is BPE:
+        assert end not in kind.encode(text)
+        assert kind.decode(kind.encode(text)) == text
+    ids = kind.encode(text, allowed_special="all")
+    assert ids == [*kind.encode("the"), end, *kind.encode("test")]
+    assert kind.encode(text, allowed_special={"<|end|>"}) == ids
+    assert kind.decode(ids) == text
+    with pytest.raises(InputError, match="spells the special token"):
+        kind.encode(text, allowed_special="refuse")
+    assert kind.encode("the", allowed_special="refuse") == kind.encode("the")
+    with pytest.raises(InputError, match="allowed_special"):
+        kind.encode(text, allowed_special="some")
+    with pytest.raises(InputError, match="not a special token"):
+        kind.encode(text, allowed_special={"<|nobody|>"})
+
+
+@each
+@pytest.mark.parametrize("wrong", [-1, 10**6, 2**40])
+def test_ids_out_of_range_are_named(kind, wrong):
+    with pytest.raises(InputError, match=f"token id {wrong} is not in this vocabulary"):
+        kind.decode([0, wrong])
+
+
+@each
+def test_ids_must_be_whole_numbers(kind):
+    with pytest.raises(InputError, match="whole numbers"):
+        kind.decode([0.5])
+
+
+@each
+def test_a_lone_surrogate_is_one_clear_error(kind):
+    with pytest.raises(InputError, match=r"lone surrogate U\+D800 at character 3"):
+        kind.encode("abc\ud800")
+
+
+@each
+def test_a_cut_off_file_is_one_clear_error(kind, tmp_path):
+    path = tmp_path / "tokenizer.json"
+    kind.save(path)
+    whole = path.read_text()
+    for size in (0, 1, len(whole) // 2, len(whole) - 3):
+        path.write_text(whole[:size])
+        with pytest.raises(InputError, match="damaged or cut off"):
+            tokenizer.load(path)
+    for key in json.loads(whole):
+        content = json.loads(whole)
+        del content[key]
+        path.write_text(json.dumps(content))
+        if key != "version":
+            with pytest.raises(InputError):
+                tokenizer.load(path)
+    path.write_text("[1, 2]")
+    with pytest.raises(InputError, match="not a minillm tokenizer"):
+        tokenizer.load(path)
+    with pytest.raises(InputError, match="cannot read"):
+        tokenizer.load(tmp_path / "missing.json")
+
+
+@pytest.mark.parametrize("kind", [CharTokenizer, WordTokenizer])
+def test_an_empty_text_teaches_nothing(kind):
+    with pytest.raises(InputError, match="empty"):
+        kind.train("")
+
+
+def test_unknown_characters_and_words():
+    with pytest.raises(InputError, match="character 'x' at 1"):
+        CharTokenizer.train("abc").encode("axb")
+    words = WordTokenizer.train("a a b", vocab_size=3)
+    assert words.words == ["<unk>", " ", "a"]
+    assert words.decode(words.encode("a b")) == "a <unk>"
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.text(max_size=20))
+def test_streaming_never_splits_a_character(text):
+    stream = StreamDecoder(BPE)
+    pieces = [stream.push(token) for token in BPE.encode(text)]
+    assert "".join(pieces) + stream.finish() == text
+    assert "\ufffd" not in "".join(pieces) or "\ufffd" in text
+
+
+def test_streaming_shows_broken_bytes():
+    stream = StreamDecoder(BPE)
+    broken = "é".encode()[:1]
+    assert stream.push(BPE.encode(broken)[0]) == ""
+    assert stream.push(BPE.encode("a")[0]) == "\ufffda"
+    stream.push(BPE.encode(broken)[0])
+    assert stream.finish() == "\ufffd"
