@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 from minillm import tokenizer
 from minillm.errors import InputError
@@ -16,10 +15,9 @@ from minillm.tokenizer.patterns import PATTERNS
 KINDS = ("bpe", "char", "word")
 
 
-def add_arguments(subparsers: Any) -> None:
-    """Add the command `tokenizer` and its own commands to an `argparse` set of subparsers."""
-    command = subparsers.add_parser("tokenizer", help="train, inspect and use tokenizers")
-    leaves = command.add_subparsers(dest="tokenizer_command", required=True)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe `minillm tokenizer` and the commands below it."""
+    leaves = parser.add_subparsers(metavar="COMMAND", required=True)
 
     leaf = leaves.add_parser("train", help="learn a vocabulary from text files")
     leaf.add_argument("files", nargs="+", type=Path, help="text files")
