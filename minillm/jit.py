@@ -22,6 +22,7 @@ calls, and a directory that cannot be written is no error: the kernel is then co
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,34 +39,45 @@ FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
 on_compile: Callable[[str], None] | None = None
 
 
-def jit(function: FunctionType | None = None, **options: Any) -> Any:
+def jit(
+    function: FunctionType | None = None, reads: tuple[str, ...] = (), **options: Any
+) -> Any:
     """Mark `function` to be compiled by `numba.njit` with `options` when it is first called.
 
     Defaults: `fastmath=FASTMATH`, `nogil=True`, `error_model="numpy"` (division gives inf or NaN).
+
+    Numba compiles one version for every combination of contiguous and strided, writable and
+    read-only arguments. Array arguments named in `reads` are only read, by their strides: one
+    version serves them all. (Arguments are then given by position.)
     """
     if function is None:
-        return lambda marked: jit(marked, **options)
+        return lambda marked: jit(marked, reads, **options)
 
     def build(mark: Marked) -> Any:
         settings = {"fastmath": FASTMATH, "nogil": True, "error_model": "numpy", **options}
         dispatcher = _numba().njit(mark.function, **settings)
         _keep_on_disk(dispatcher, mark)
+        if reads:
+            _take_any_layout(dispatcher, reads)
         return dispatcher
 
     return Marked(function, build, plain=function)
 
 
-def intrinsic(plain: FunctionType) -> Any:
+def intrinsic(plain: FunctionType, uses: tuple[str, ...] = ()) -> Any:
     """Mark a `numba.extending.intrinsic`: a function that writes LLVM instructions.
 
-    `plain` is the same computation as ordinary Python; it runs under NUMBA_DISABLE_JIT=1.
+    `plain` is the same computation as ordinary Python; it runs under NUMBA_DISABLE_JIT=1. `uses`
+    are files besides its own that decide what it writes: when they change, cached code is stale.
 
         @intrinsic(plain=_fma_in_python)
         def fma(typing_context, a, b, c): ...
     """
 
     def mark(function: FunctionType) -> Marked:
-        return Marked(function, lambda _: _numba().extending.intrinsic(function), plain=plain)
+        marked = Marked(function, lambda _: _numba().extending.intrinsic(function), plain=plain)
+        marked.sources.update(uses)
+        return marked
 
     return mark
 
@@ -143,6 +155,37 @@ def _numba() -> Any:
 
 
 _loaded: Any = None
+
+
+def _take_any_layout(dispatcher: Any, reads: tuple[str, ...]) -> None:
+    """Let `dispatcher` compile arguments in `reads` as read-only arrays of any strides.
+
+    A dispatcher that may not compile asks `_search_new_conversions` for a version that its
+    arguments can be converted to. There is none yet at the first call with a new dtype, so we
+    compile the general one there; later calls find it without leaving C.
+    """
+    from numba import typeof, types
+
+    names = list(inspect.signature(dispatcher.py_func).parameters)
+    search = dispatcher._search_new_conversions
+
+    def search_or_compile(*arguments: Any) -> bool:
+        general = []
+        for name, argument in zip(names, arguments, strict=True):
+            kind = typeof(argument)
+            if name in reads:
+                kind = types.Array(kind.dtype, kind.ndim, "A", readonly=True)
+            general.append(kind)
+        if tuple(general) not in dispatcher.overloads:
+            dispatcher._can_compile = True
+            try:
+                dispatcher.compile(tuple(general))
+            finally:
+                dispatcher._can_compile = False
+        return search(*arguments)
+
+    dispatcher._search_new_conversions = search_or_compile
+    dispatcher._can_compile = False
 
 
 def _keep_on_disk(dispatcher: Any, mark: Marked) -> None:
