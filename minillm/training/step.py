@@ -1,0 +1,78 @@
+"""One step of training: the batch, the gradient, the norm, the learning rate, the new weights.
+
+Everything random in a step follows from the seed and the step's number: the batch
+(`data/batches.py`) and the dropout masks (`seed_dropout`). So a checkpoint needs no generator's
+state, and a run that was killed and resumed ends with the same bits as one that was not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from minillm.models.base import IGNORED, LanguageModel
+from minillm.training.config import TrainConfig
+from minillm.training.diagnose import DivergedError
+from minillm.training.optimizer import AdamW, clip_scale, global_norm
+from minillm.training.schedule import learning_rate
+
+Batch = tuple[np.ndarray, np.ndarray]  # ids and targets, both (B, T)
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one step reports of itself."""
+
+    loss: float
+    grad_norm: float
+    lr: float
+
+
+def update(
+    model: LanguageModel, optimizer: AdamW, batch: Batch, step: int, config: TrainConfig
+) -> Update:
+    """Change the weights once. `step` counts from 0.
+
+    Raises `DivergedError`, before any weight is touched, where the loss or the gradient is not
+    finite.
+    """
+    optimizer.zero_grad()
+    seed_dropout(model, config.seed, step)
+    loss = accumulate(model, batch, config.micro_batch_size)
+    norm = global_norm(optimizer.parameters.values())
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise DivergedError(f"the loss is {loss} and the gradient's norm is {norm}")
+    lr = learning_rate(step, config)
+    optimizer.step(lr, grad_scale=clip_scale(norm, config.clip))
+    return Update(loss, norm, lr)
+
+
+def accumulate(model: LanguageModel, batch: Batch, rows: int = 0) -> float:
+    """Add the gradient of the batch's mean loss to that of the parameters; returns the loss.
+
+    The batch is taken `rows` sequences at a time (0: all at once). Every piece divides by the
+    number of targets in the whole batch, so that the pieces add up to the batch even where some
+    have fewer targets than others.
+    """
+    count = max(1, int((batch[1] != IGNORED).sum()))
+    total = 0.0
+    for ids, targets in pieces(batch, rows):
+        loss = model.loss(ids, targets, normalizer=count)
+        loss.backward()
+        total += loss.item()
+    return total
+
+
+def pieces(batch: Batch, rows: int) -> Iterator[Batch]:
+    """The batch in parts of `rows` sequences; 0: whole."""
+    rows = rows or len(batch[0])
+    for first in range(0, len(batch[0]), rows):
+        yield batch[0][first : first + rows], batch[1][first : first + rows]
+
+
+def seed_dropout(model: LanguageModel, seed: int, step: int) -> None:
+    """Make the dropout masks of a step a function of the seed and the step."""
+    model.dropout.rng = np.random.default_rng([seed, step])
