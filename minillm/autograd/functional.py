@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from minillm import backend
 from minillm.autograd import seeds
 from minillm.autograd.joining import concatenate, maximum, stack, where
 from minillm.autograd.losses import cross_entropy, linear_cross_entropy
@@ -38,7 +39,7 @@ from minillm.kernels import swiglu as swiglu_kernel
 __all__ = [
     "attention", "concatenate", "cross_entropy", "dropout", "embedding", "gelu", "layer_norm",
     "linear", "linear_cross_entropy", "log_softmax", "matmul", "maximum", "relu", "rms_norm",
-    "rotary", "silu", "softmax", "stack", "swiglu", "where",
+    "rotary", "self_attention", "silu", "softmax", "stack", "swiglu", "where",
 ]  # fmt: skip
 
 # ------------------------------------------------------------------------------ matrix products
@@ -116,24 +117,53 @@ def attention(
     window: int | None = None,
     padding_mask: Array | None = None,
     documents: Array | None = None,
+    visible: tuple[Array, Array] | None = None,
     scale: float | None = None,
 ) -> Tensor:
     """Scaled dot-product attention: q (B, H, T, D) over k, v (B, G, S, D), result (B, H, T, D).
 
     The T queries are the last T of the S positions. `causal`, `window`, `padding_mask` (B, S) and
     `documents` (B, S) say which keys each query sees; see `kernels.attention.visible_keys`.
+    Who has called that already, for many layers at once, gives its result as `visible` instead.
     `scale` multiplies the scores; D ** -0.5 where it is not given.
     """
     queries, keys, values = q.array, k.array, v.array
     T, S, D = queries.shape[-2], keys.shape[-2], queries.shape[-1]
     factor = D**-0.5 if scale is None else scale
-    first, last = attention_kernel.visible_keys(T, S, causal, window, padding_mask, documents)
+    if visible is None:
+        visible = attention_kernel.visible_keys(T, S, causal, window, padding_mask, documents)
+    first, last = visible
     out, lse = attention_kernel.forward(queries, keys, values, first, last, factor)
 
     def backward(dout: Array) -> tuple[Array, Array, Array]:
         return attention_kernel.backward(dout, queries, keys, values, out, lse, first, last, factor)
 
     return record("attention", out, (q, k, v), backward)
+
+
+def self_attention(qkv: Tensor, n_head: int, visible: tuple[Array, Array]) -> Tensor:
+    """Attention of a text over itself: queries, keys and values side by side in qkv (B, T, 3C).
+
+    The result is (B, T, C), head beside head. The kernel reads and the gradient fills the one array
+    where it lies, without the copies that slicing and joining would make. `visible` is made by
+    `kernels.attention.visible_keys`.
+    """
+    xp = backend.array_module(qkv.array)
+    (B, T, width), dtype = qkv.shape, qkv.dtype
+    D, (first, last) = width // (3 * n_head), visible
+    q, k, v = qkv.array.reshape(B, T, 3, n_head, D).transpose(2, 0, 3, 1, 4)  # (B, H, T, D) each
+    by_head, lse = attention_kernel.forward(q, k, v, first, last, D**-0.5)  # (B, H, T, D)
+    out = by_head.swapaxes(1, 2).reshape(B, T, n_head * D)
+
+    def backward(dout: Array) -> tuple[Array]:
+        heads = [x.reshape(B, T, n_head, D).swapaxes(1, 2) for x in (dout, out)]  # (B, H, T, D)
+        parts = attention_kernel.backward(heads[0], q, k, v, heads[1], lse, first, last, D**-0.5)
+        dqkv = xp.empty((B, T, 3, n_head, D), dtype)
+        for place, part in enumerate(parts):
+            dqkv[:, :, place] = part.swapaxes(1, 2)
+        return (dqkv.reshape(B, T, width),)
+
+    return record("self_attention", out, (qkv,), backward)
 
 
 def rotary(x: Tensor, cos: Array, sin: Array) -> Tensor:
