@@ -60,12 +60,23 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
         tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not a TOML recipe: {error}") from error
-    values: dict[str, Any] = {}
     for section, table in tables.items():
         if not isinstance(table, dict):
             raise InputError(f"{path}: {section!r} stands outside a section such as [train]")
-        values |= {_plain(f"{section}.{key}"): value for key, value in table.items()}
-    return values
+    return flatten(tables)
+
+
+def flatten(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Sections of settings as one dictionary with dotted names.
+
+    >>> flatten({"model": {"n-layer": 4}})
+    {'model.n_layer': 4}
+    """
+    return {
+        _plain(f"{section}.{key}"): value
+        for section, table in tables.items()
+        for key, value in table.items()
+    }
 
 
 def find_recipe(name: str) -> Path:

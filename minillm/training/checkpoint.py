@@ -104,7 +104,7 @@ class RunFolder:
 
         Raises `InputError` where another process holds it.
         """
-        self.checkpoint_folder.mkdir(parents=True, exist_ok=True)
+        self.path.mkdir(parents=True, exist_ok=True)
         with _locked(self.path):
             for leftover in sorted(self.path.glob("**/.*.tmp")):
                 _delete(leftover)
@@ -112,12 +112,18 @@ class RunFolder:
 
     # ------------------------------------------------------------------ settings
 
-    def write_config(self, settings: Mapping[str, Any]) -> None:
-        """Keep the run's settings: {"model": {...}, "train": {...}, ...}."""
+    def begin(self, settings: Mapping[str, Any]) -> None:
+        """Start a run with these settings: {"model": {...}, "train": {...}, ...}.
+
+        Tokenizer and data of an earlier start that never came to a checkpoint are forgotten.
+        """
+        if self.exists():
+            _delete(self.data)
+            _delete(self.tokenizer_file)
         files.write_text(self.config_file, json.dumps({"version": 1, **settings}, indent=2) + "\n")
 
     def read_config(self) -> dict[str, Any]:
-        """The settings that `write_config` kept."""
+        """The settings that the run was started with."""
         if not self.exists():
             raise CheckpointError(f"{self.path} is no run folder: it has no config.json")
         config = _read_json(self.config_file)
