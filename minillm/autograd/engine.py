@@ -1,14 +1,23 @@
 """The walk from a result back to its leaves: the order, the sums, the release of memory.
 
-This file applies the chain rule and knows no operation: a node is anything with `parents`,
-`_backward`, `array`, `grad`, `requires_grad` and `_release()`. Put a breakpoint in `_walk` to see
-each operation's backward called in turn.
+This file applies the chain rule and knows no operation. A node is a tensor: `parents`, the function
+`_backward` that made-by operations carry (None in a leaf), and `place`, a number that grows with
+every tensor made. Parents are made before children, so the waiting node with the highest place has
+already heard from everybody who used it: a heap of places is all the ordering there is. Nothing
+recurses, so a chain of 100,000 operations is as good as one of ten.
+
+Put a breakpoint in `_walk` to see each operation's backward called in turn.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
+from heapq import heappop, heappush
+from operator import attrgetter
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from minillm import backend
 from minillm.backend import Array
@@ -17,17 +26,27 @@ from minillm.errors import GraphError
 if TYPE_CHECKING:
     from minillm.autograd.tensor import Tensor
 
-Arrive = Callable[["Tensor", Array, bool], None]
+
+class _Pass(threading.local):
+    retained = False  # whether the pass under way in this thread keeps the graph
+
+
+_pass = _Pass()
+
+
+def graph_is_retained() -> bool:
+    """Whether the pass under way may come again; if not, a backward may give its arrays away."""
+    return _pass.retained
 
 
 def backward(output: Tensor, seed: Array, retain_graph: bool) -> None:
     """Add to the `.grad` of every leaf below `output`, starting from d(final)/d(output) = `seed`."""
 
-    def arrive(node: Tensor, gradient: Array, fresh: bool) -> None:
+    def arrive(node: Tensor, gradient: Array, own: bool) -> None:
         if node._backward is not None:
             return
         if node.grad is None:
-            node.grad = gradient if fresh else gradient.copy()
+            node.grad = gradient if own else gradient.copy()
         else:
             node.grad += gradient
 
@@ -38,92 +57,121 @@ def gradients(
     output: Tensor, seed: Array, inputs: Sequence[Tensor], retain_graph: bool
 ) -> list[Array | None]:
     """The gradients that arrive at `inputs`, which may be leaves or tensors in between."""
-    found: dict[int, Array | None] = {id(tensor): None for tensor in inputs}
+    found: dict[int, Array] = {}
+    wanted = {id(tensor) for tensor in inputs}
 
-    def arrive(node: Tensor, gradient: Array, fresh: bool) -> None:
-        if id(node) in found:
-            found[id(node)] = gradient if fresh else gradient.copy()
+    def arrive(node: Tensor, gradient: Array, own: bool) -> None:
+        if id(node) in wanted:
+            found[id(node)] = gradient.copy()
 
     _walk(output, seed, retain_graph, arrive)
-    return [found[id(tensor)] for tensor in inputs]
+    return [found.get(id(tensor)) for tensor in inputs]
 
 
-def _walk(output: Tensor, seed: Array, retain_graph: bool, arrive: Arrive) -> None:
+def _walk(
+    output: Tensor, seed: Array, retain_graph: bool, arrive: Callable[[Tensor, Array, bool], None]
+) -> None:
     """Visit every node after all nodes that used it, with the sum of what they sent it.
 
-    `arrive(node, gradient, fresh)` sees each complete gradient; `fresh` says that nothing else
-    holds that array.
+    `arrive(node, gradient, own)` sees each complete gradient; `own` says that nobody else holds
+    that array.
     """
-    waiting = topological_order(output)
-    sums: dict[int, Array] = {id(output): seed}
-    fresh: set[int] = set()  # nodes whose sum is an array that only we hold
-    while waiting:
-        node = waiting.pop()
-        gradient = sums.pop(id(node), None)
-        if gradient is not None:
-            arrive(node, gradient, id(node) in fresh)
+    outer, _pass.retained = _pass.retained, retain_graph
+    sums = Sums()
+    sums.add(output, seed, True)
+    try:
+        while sums.heap:
+            node, gradient, own = sums.pop()
+            arrive(node, gradient, own)
             if node._backward is not None:
-                _send(node, gradient, sums, fresh)
-        if node._backward is not None and not retain_graph:
-            node._release()
+                run, nodes = node._backward, node.parents
+                if not retain_graph:
+                    node.release()
+                parts = run(gradient)
+                if isinstance(parts, Continuation):
+                    parts.join(sums)
+                else:
+                    _send(node.op, gradient, nodes, parts, sums)
+    finally:
+        _pass.retained = outer
 
 
-def topological_order(output: Tensor) -> list[Tensor]:
-    """The nodes below `output` that need gradients, every node after all of its parents.
+class Sums:
+    """The gradients on their way: for every waiting node, the sum of what has come so far."""
 
-    Depth first with a stack of our own: Python's would overflow on a chain of 100,000 operations.
-    """
-    order: list[Tensor] = []
-    seen: set[int] = set()
-    stack = [(output, False)]
-    while stack:
-        node, parents_done = stack.pop()
-        if parents_done:
-            order.append(node)
-        elif id(node) not in seen:
-            if node._backward is released:
-                released(None)
-            seen.add(id(node))
-            stack.append((node, True))
-            stack.extend((p, False) for p in node.parents if p.requires_grad and id(p) not in seen)
-    return order
+    def __init__(self) -> None:
+        self.heap: list[int] = []  # places, negative because Python's heaps give the smallest
+        self.waiting: dict[int, tuple[Tensor, Array, bool]] = {}  # by place
 
-
-def _send(node: Tensor, gradient: Array, sums: dict[int, Array], fresh: set[int]) -> None:
-    """Run one node's backward and add what it returns to its parents' sums."""
-    parts = node._backward(gradient)
-    if len(parts) != len(node.parents):
-        raise GraphError(
-            f"backward of '{node.op}' returned {len(parts)} gradients for {len(node.parents)} inputs"
-        )
-    for position, (parent, part) in enumerate(zip(node.parents, parts, strict=True)):
-        if part is None or not parent.requires_grad:
-            continue
-        own = part is not gradient and part.flags.owndata  # not the caller's array, nor a view
-        if part.shape != parent.array.shape:
-            part, own = _unbroadcast(part, parent.array.shape, node.op, position), True
-        if part.dtype != parent.array.dtype:
-            part, own = part.astype(parent.array.dtype), True
-        key = id(parent)
-        if key not in sums:
-            sums[key] = part
-            if own:
-                fresh.add(key)
-        elif key in fresh:
-            sums[key] += part
+    def add(self, node: Tensor, part: Array, own: bool) -> None:
+        """Add `part` to the gradient of `node`; `own` says that nobody else holds the array."""
+        place = node.place
+        known = self.waiting.get(place)
+        if known is None:
+            heappush(self.heap, -place)
+            self.waiting[place] = (node, part, own)
+        elif known[2]:
+            total = known[1]
+            total += part
         else:
-            sums[key] = sums[key] + part
-            fresh.add(key)
+            self.waiting[place] = (node, known[1] + part, True)
+
+    def pop(self) -> tuple[Tensor, Array, bool]:
+        """The node that nobody in the heap was made from, with its complete gradient."""
+        return self.waiting.pop(-heappop(self.heap))
+
+
+class Continuation:
+    """What a backward may return in place of gradients: new nodes, for the walk to go on with.
+
+    `gradients` are those of `nodes`, None where there is none. See `checkpoint.py`.
+    """
+
+    def __init__(self, nodes: Sequence[Tensor], gradients: Sequence[Array | None]) -> None:
+        self.nodes, self.gradients = nodes, gradients
+
+    def join(self, sums: Sums) -> None:
+        for node, part in zip(self.nodes, self.gradients, strict=True):
+            if part is not None and node.requires_grad:
+                sums.add(node, part, False)
+
+
+def _send(
+    op: str,
+    gradient: Array,
+    nodes: Sequence[Tensor],
+    parts: Sequence[Array | None],
+    sums: Sums,
+) -> None:
+    """Add what a node's backward returned, checked, to the sums of the nodes it is meant for."""
+    if len(parts) != len(nodes):
+        raise GraphError(
+            f"backward of '{op}' returned {len(parts)} gradients for {len(nodes)} inputs"
+        )
+    previous = gradient
+    for position, (node, part) in enumerate(zip(nodes, parts, strict=True)):
+        if part is None or not node.requires_grad:
+            continue
+        if isinstance(part, np.generic):  # NumPy's answer where 0-d arrays went in
+            part = np.asarray(part)
+        own = part is not gradient and part is not previous and part.flags.owndata
+        previous = part
+        array = node.array
+        if part.shape != array.shape:
+            part, own = _unbroadcast(part, array.shape, op, position), True
+        if part.dtype != array.dtype:
+            part, own = part.astype(array.dtype), True
+        sums.add(node, part, own)
 
 
 def _unbroadcast(part: Array, shape: tuple[int, ...], op: str, position: int) -> Array:
     """Sum a gradient over the axes along which its input was repeated by broadcasting."""
     extra = part.ndim - len(shape)
-    stretched = tuple(
+    stretched = [
         extra + i
-        for i, n in enumerate(shape)
-        if extra >= 0 and n == 1 and part.shape[extra + i] != 1
-    )
+        for i, length in enumerate(shape)
+        if extra >= 0 and length == 1 and part.shape[extra + i] != 1
+    ]
     total = part.sum(axis=(*range(extra), *stretched), keepdims=True) if extra >= 0 else part
     if total.shape[max(extra, 0) :] != shape:
         raise GraphError(
@@ -131,6 +179,17 @@ def _unbroadcast(part: Array, shape: tuple[int, ...], op: str, position: int) ->
             f" whose shape is {shape}"
         )
     return backend.array_module(part).asarray(total).reshape(shape)
+
+
+def topological_order(output: Tensor) -> list[Tensor]:
+    """The nodes below `output` that need gradients, every node after all of its parents."""
+    found, stack = {id(output): output}, [output]
+    while stack:
+        for parent in stack.pop().parents:
+            if parent.requires_grad and id(parent) not in found:
+                found[id(parent)] = parent
+                stack.append(parent)
+    return sorted(found.values(), key=attrgetter("place"))
 
 
 def released(dout: Array) -> Sequence[Array | None]:

@@ -17,9 +17,10 @@ import numpy as np
 
 from minillm import backend
 from minillm.autograd import seeds
+from minillm.autograd.arrays import integers
 from minillm.autograd.joining import concatenate, maximum, stack, where
 from minillm.autograd.losses import cross_entropy, linear_cross_entropy
-from minillm.autograd.tensor import Tensor, integers, record
+from minillm.autograd.tensor import Tensor, record
 from minillm.backend import Array
 from minillm.errors import InputError
 from minillm.kernels import attention as attention_kernel
@@ -60,7 +61,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         dx, dweight, dbias = linear_kernel.backward(dout, a, w, with_bias)
         return (dx, dweight, dbias) if with_bias else (dx, dweight)
 
-    return record("linear", out, parents, backward)
+    return record("linear", out, parents, backward, saves="inputs")
 
 
 def embedding(weight: Tensor, ids: Any) -> Tensor:
@@ -78,7 +79,7 @@ def embedding(weight: Tensor, ids: Any) -> Tensor:
         return (embedding_kernel.backward(dout, rows, vocab_size),)
 
     out = embedding_kernel.forward(weight.array, rows)
-    return record("embedding", out, (weight,), backward, saves=False)
+    return record("embedding", out, (weight,), backward, saves="nothing")
 
 
 # ------------------------------------------------------------------------------------ attention
@@ -93,7 +94,7 @@ def softmax(x: Tensor, axis: int = -1) -> Tensor:
     def backward(dout: Array) -> tuple[Array]:
         return (softmax_kernel.backward(dout, y),)
 
-    return record("softmax", y, (x,), backward)
+    return record("softmax", y, (x,), backward, saves="output")
 
 
 def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
@@ -105,7 +106,7 @@ def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
     def backward(dout: Array) -> tuple[Array]:
         return (log_softmax_kernel.backward(dout, y),)
 
-    return record("log_softmax", y, (x,), backward)
+    return record("log_softmax", y, (x,), backward, saves="output")
 
 
 def attention(
@@ -176,7 +177,7 @@ def rotary(x: Tensor, cos: Array, sin: Array) -> Tensor:
         return (rotary_kernel.backward(dout, cos, sin),)
 
     out = rotary_kernel.forward(x.array, cos, sin)
-    return record("rotary", out, (x,), backward, saves=False)
+    return record("rotary", out, (x,), backward, saves="nothing")
 
 
 # ---------------------------------------------------------------------------------------- norms
@@ -195,7 +196,7 @@ def layer_norm(
         return [gradient for gradient, wanted in zip(gradients, given, strict=True) if wanted]
 
     parents = tuple(tensor for tensor in (x, weight, bias) if tensor is not None)
-    return record("layer_norm", out, parents, backward)
+    return record("layer_norm", out, parents, backward, saves="inputs")
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-6) -> Tensor:
@@ -206,7 +207,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-6) -> Tensor:
     def backward(dout: Array) -> tuple[Array, Array]:
         return rms_norm_kernel.backward(dout, a, w, rstd)
 
-    return record("rms_norm", out, (x, weight), backward)
+    return record("rms_norm", out, (x, weight), backward, saves="inputs")
 
 
 # ---------------------------------------------------------------------------------- activations
@@ -219,7 +220,7 @@ def relu(x: Tensor) -> Tensor:
     def backward(dout: Array) -> tuple[Array]:
         return (relu_kernel.backward(dout, a),)
 
-    return record("relu", relu_kernel.forward(a), (x,), backward)
+    return record("relu", relu_kernel.forward(a), (x,), backward, saves="inputs")
 
 
 def gelu(x: Tensor, approximate: str = "none") -> Tensor:
@@ -229,7 +230,7 @@ def gelu(x: Tensor, approximate: str = "none") -> Tensor:
     def backward(dout: Array) -> tuple[Array]:
         return (gelu_kernel.backward(dout, a, approximate),)
 
-    return record("gelu", gelu_kernel.forward(a, approximate), (x,), backward)
+    return record("gelu", gelu_kernel.forward(a, approximate), (x,), backward, saves="inputs")
 
 
 def silu(x: Tensor) -> Tensor:
@@ -239,7 +240,7 @@ def silu(x: Tensor) -> Tensor:
     def backward(dout: Array) -> tuple[Array]:
         return (silu_kernel.backward(dout, a),)
 
-    return record("silu", silu_kernel.forward(a), (x,), backward)
+    return record("silu", silu_kernel.forward(a), (x,), backward, saves="inputs")
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
@@ -249,7 +250,7 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     def backward(dout: Array) -> tuple[Array, Array]:
         return swiglu_kernel.backward(dout, a, b)
 
-    return record("swiglu", swiglu_kernel.forward(a, b), (gate, up), backward)
+    return record("swiglu", swiglu_kernel.forward(a, b), (gate, up), backward, saves="inputs")
 
 
 def dropout(x: Tensor, p: float, rng: np.random.Generator) -> Tensor:
@@ -266,4 +267,5 @@ def dropout(x: Tensor, p: float, rng: np.random.Generator) -> Tensor:
     def backward(dout: Array) -> tuple[Array]:
         return (dropout_kernel.backward(dout, p, seed),)
 
-    return record("dropout", dropout_kernel.forward(x.array, p, seed), (x,), backward, saves=False)
+    out = dropout_kernel.forward(x.array, p, seed)
+    return record("dropout", out, (x,), backward, saves="nothing")

@@ -22,7 +22,7 @@ def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
         return xp.split(dout, ends[:-1], axis=axis)
 
     out = xp.concatenate(arrays, axis=axis)
-    return record("concatenate", out, tuple(tensors), backward, saves=False)
+    return record("concatenate", out, tuple(tensors), backward, saves="nothing")
 
 
 def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
@@ -33,7 +33,7 @@ def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     def backward(dout: Array) -> list[Array]:
         return list(xp.moveaxis(dout, axis, 0))
 
-    return record("stack", xp.stack(arrays, axis=axis), tuple(tensors), backward, saves=False)
+    return record("stack", xp.stack(arrays, axis=axis), tuple(tensors), backward, saves="nothing")
 
 
 def where(condition: Any, a: Any, b: Any) -> Tensor:
@@ -45,7 +45,7 @@ def where(condition: Any, a: Any, b: Any) -> Tensor:
     def backward(dout: Array) -> tuple[Array, Array]:
         return xp.where(chosen, dout, 0), xp.where(chosen, 0, dout)
 
-    return record("where", xp.where(chosen, a.array, b.array), (a, b), backward, saves=False)
+    return record("where", xp.where(chosen, a.array, b.array), (a, b), backward, saves="nothing")
 
 
 def maximum(a: Any, b: Any) -> Tensor:
@@ -58,7 +58,7 @@ def maximum(a: Any, b: Any) -> Tensor:
         share = (x > y) + (x == y) * xp.asarray(0.5, dtype=dout.dtype)
         return dout * share, dout * (1 - share)
 
-    return record("maximum", xp.maximum(x, y), (a, b), backward)
+    return record("maximum", xp.maximum(x, y), (a, b), backward, saves="inputs")
 
 
 def _pair(a: Any, b: Any) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import Any
 
 from minillm import backend
-from minillm.autograd.tensor import Tensor, integers, is_recording, record
+from minillm.autograd.arrays import integers
+from minillm.autograd.tensor import Tensor, is_recording, record
 from minillm.backend import Array
 from minillm.errors import InputError
 from minillm.kernels import cross_entropy as cross_entropy_kernel
@@ -70,7 +71,7 @@ def linear_cross_entropy(
     def backward(dout: Array) -> tuple[Array, Array]:
         return dout * dx.reshape(shape), dout * dweight
 
-    return record("linear_cross_entropy", out, (x, weight), backward, saves=False)
+    return record("linear_cross_entropy", out, (x, weight), backward, saves="nothing")
 
 
 def _loss_scale(

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from minillm.errors import GraphError
+
 
 def _fresh(rng: np.random.Generator) -> int:
     return int(rng.integers(0, 2**64, dtype=np.uint64))
@@ -50,10 +52,23 @@ def recorded() -> Iterator[list[int]]:
 
 @contextmanager
 def replayed(seeds: Sequence[int]) -> Iterator[None]:
-    """Give out `seeds` in their order to the draws inside the block."""
-    outer, rest = _state.source, iter(seeds)
-    _state.source = lambda rng: next(rest)
+    """Give out `seeds` in their order to the draws inside the block.
+
+    Raises `GraphError` where the block draws more of them, or fewer.
+    """
+    outer, rest = _state.source, list(reversed(seeds))
+
+    def source(rng: np.random.Generator) -> int:
+        if not rest:
+            raise GraphError(f"a repeated run drew more than the {len(seeds)} seeds of the first")
+        return rest.pop()
+
+    _state.source = source
     try:
         yield
     finally:
         _state.source = outer
+    if rest:
+        raise GraphError(
+            f"a repeated run drew {len(seeds) - len(rest)} seeds, the first one {len(seeds)}"
+        )

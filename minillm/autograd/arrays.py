@@ -1,0 +1,59 @@
+"""What the operations ask of plain arrays: kept shapes, clean indices, whole numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minillm import backend
+from minillm.backend import Array
+from minillm.errors import InputError
+
+
+def kept_shape(shape: tuple[int, ...], axis: Any) -> tuple[int, ...]:
+    """`shape` after a reduction over `axis` (None, one or several) that keeps length-one axes."""
+    if axis is None:
+        return (1,) * len(shape)
+    reduced = {one % len(shape) for one in ((axis,) if isinstance(axis, int) else axis)}
+    return tuple(1 if i in reduced else length for i, length in enumerate(shape))
+
+
+def plain_index(index: Any) -> tuple[Any, ...]:
+    """An index as a tuple of plain parts, its arrays copied so that nobody changes them later."""
+    return tuple(_plain(part) for part in (index if isinstance(index, tuple) else (index,)))
+
+
+def _plain(part: Any) -> Any:
+    if isinstance(part, np.integer):
+        return int(part)
+    if hasattr(part, "dtype") or isinstance(part, list):
+        return backend.module().array(getattr(part, "array", part))
+    return part
+
+
+def picks(index: tuple[Any, ...]) -> bool:
+    """Whether an index picks elements by arrays, so that its result is a copy and not a view."""
+    return any(hasattr(part, "dtype") for part in index)
+
+
+def integers(values: Any) -> Array:
+    """Token ids, as a copy that nobody changes before the backward pass.
+
+    Raises `InputError` for anything but whole numbers.
+    """
+    array = backend.module().array(getattr(values, "array", values))
+    if array.size == 0:
+        return array.astype(np.int32)
+    if array.dtype.kind not in "iu":
+        raise InputError(f"token ids are whole numbers, but these are {array.dtype}")
+    return array
+
+
+def power_gradients(dout: Array, a: Array, b: Array, out: Array) -> tuple[Array, Array]:
+    """d a**b = b a**(b-1) da + a**b log(a) db; where a <= 0 the second term is taken as 0."""
+    xp = backend.array_module(a)
+    positive = a > 0
+    log_a = xp.where(positive, xp.log(xp.where(positive, a, 1)), 0)
+    slope = xp.where(b == 0, 0, b * a ** xp.where(b == 0, 1, b - 1))
+    return dout * slope, dout * out * log_a
