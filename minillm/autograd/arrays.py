@@ -50,6 +50,17 @@ def integers(values: Any) -> Array:
     return array
 
 
+def check_range(ids: Array, vocab_size: int, name: str) -> None:
+    """Raise `InputError` unless every id is one of 0 ... vocab_size - 1."""
+    if ids.size == 0:
+        return
+    low, high = int(ids.min()), int(ids.max())
+    if low < 0 or high >= vocab_size:
+        raise InputError(
+            f"{name} id {low if low < 0 else high}, but the vocabulary holds 0 to {vocab_size - 1}"
+        )
+
+
 def power_gradients(dout: Array, a: Array, b: Array, out: Array) -> tuple[Array, Array]:
     """d a**b = b a**(b-1) da + a**b log(a) db; where a <= 0 the second term is taken as 0."""
     xp = backend.array_module(a)

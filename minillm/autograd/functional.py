@@ -17,7 +17,7 @@ import numpy as np
 
 from minillm import backend
 from minillm.autograd import seeds
-from minillm.autograd.arrays import integers
+from minillm.autograd.arrays import check_range, integers
 from minillm.autograd.joining import concatenate, maximum, stack, where
 from minillm.autograd.losses import cross_entropy, linear_cross_entropy
 from minillm.autograd.tensor import Tensor, record
@@ -71,9 +71,7 @@ def embedding(weight: Tensor, ids: Any) -> Tensor:
     """
     rows = integers(ids)
     vocab_size = weight.shape[0]
-    if rows.size and not 0 <= int(rows.min()) <= int(rows.max()) < vocab_size:
-        wrong = int(rows.min()) if int(rows.min()) < 0 else int(rows.max())
-        raise InputError(f"token id {wrong}, but the vocabulary holds ids 0 to {vocab_size - 1}")
+    check_range(rows, vocab_size, "token")
 
     def backward(dout: Array) -> tuple[Array]:
         return (embedding_kernel.backward(dout, rows, vocab_size),)

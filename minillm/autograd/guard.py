@@ -87,6 +87,16 @@ class Guard:
         """Whether `array` is a view that `show` handed out."""
         return any(view() is array for view in self.views)
 
+    def spend(self, op: str) -> bool:
+        """Whether the backward of `op` may write over the memory; if so, it is spent from now on.
+
+        It may not while another operation needs the values, or a user holds a view of them.
+        """
+        if self.hold() is not None or self.views:
+            return False
+        self.spent_by = op
+        return True
+
     def check(self, use: str) -> None:
         """Raise `GraphError` where the values are gone."""
         if self.spent_by:

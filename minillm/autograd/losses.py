@@ -11,39 +11,55 @@ from __future__ import annotations
 from typing import Any
 
 from minillm import backend
-from minillm.autograd.arrays import integers
-from minillm.autograd.tensor import Tensor, is_recording, record
+from minillm.autograd.arrays import check_range, integers
+from minillm.autograd.engine import graph_is_retained
+from minillm.autograd.tensor import Tensor, guard_of, is_recording, record
 from minillm.backend import Array
-from minillm.errors import InputError
+from minillm.errors import GraphError, InputError
 from minillm.kernels import cross_entropy as cross_entropy_kernel
 from minillm.kernels import linear_cross_entropy as linear_cross_entropy_kernel
 
+IGNORED = -100  # a target that is not counted, as in PyTorch
+
 
 def cross_entropy(
-    logits: Tensor, targets: Any, weights: Array | None = None, reduction: str = "mean"
+    logits: Tensor,
+    targets: Any,
+    weights: Array | None = None,
+    reduction: str = "mean",
+    consume: bool = False,
 ) -> Tensor:
     """-log of the probability that `logits` (..., V) give to the integers `targets` (...).
 
     A target of -100 is ignored. `weights` (...) are constants that multiply the losses.
     `reduction`: "mean" is sum(weights * losses) / sum(weights) over targets not ignored, and 0
     where there is none; "sum" leaves the division out; "none" gives every loss, shaped as `targets`.
+
+    With `consume`, backward writes the gradient over the logits instead of making a second array
+    of their size. Reading them afterwards raises `GraphError`. Where somebody still needs them (a
+    retained graph, another operation, a view in a user's hands, a leaf), it makes the array.
+
+    Raises `InputError` for targets of another shape or out of range.
     """
     V, shape = logits.shape[-1], logits.shape[:-1]
-    rows, labels = logits.array.reshape(-1, V), integers(targets).reshape(-1)
+    rows, labels = logits.array.reshape(-1, V), _labels(targets, shape, V)
     losses, lse = cross_entropy_kernel.forward(rows, labels)  # (N,), (N,)
     scale = _loss_scale(losses, labels, weights, None if reduction == "mean" else 1.0)
     if reduction == "none":
         out = (losses * scale).reshape(shape)
     elif reduction in ("mean", "sum"):
-        out = backend.array_module(losses).asarray((losses * scale).sum())
+        out = (losses * scale).sum()
     else:
         raise InputError(f'reduction is {reduction!r}; it takes "mean", "sum" or "none"')
+    guard = guard_of(logits) if consume and logits.parents else None
 
     def backward(dout: Array) -> tuple[Array]:
-        dlogits = cross_entropy_kernel.backward(dout.reshape(-1) * scale, rows, labels, lse)
+        dlosses = dout.reshape(-1) * scale
+        over = guard is not None and not graph_is_retained() and guard.spend("cross_entropy")
+        dlogits = cross_entropy_kernel.backward(dlosses, rows, labels, lse, rows if over else None)
         return (dlogits.reshape(*shape, V),)
 
-    return record("cross_entropy", out, (logits,), backward)
+    return record("cross_entropy", out, (logits,), backward, saves="inputs")
 
 
 def linear_cross_entropy(
@@ -57,21 +73,37 @@ def linear_cross_entropy(
 
     x (..., C), weight (V, C), targets and weights (...); the result is a scalar, the sum of
     weights * losses divided by `normalizer`, or by the sum of the weights where it is not given.
-    Both gradients are made slice by slice in the forward pass, while a slice's logits are there.
+    Both gradients are made slice by slice in the forward pass, while a slice's logits are there;
+    under `no_grad` they are not made. Raises `InputError` as `cross_entropy` does.
     """
-    C = weight.shape[1]
-    rows, labels = x.array.reshape(-1, C), integers(targets).reshape(-1)
+    V, C = weight.shape
+    xp, shape = backend.array_module(x.array), x.shape
+    rows, labels = x.array.reshape(-1, C), _labels(targets, shape[:-1], V)
     scale = _loss_scale(rows, labels, weights, normalizer)
     with_grad = is_recording() and (x.requires_grad or weight.requires_grad)
     losses, dx, dweight = linear_cross_entropy_kernel.forward(
         rows, weight.array, labels, scale, with_grad
     )
-    out, shape = backend.array_module(losses).asarray((losses * scale).sum()), x.shape
 
     def backward(dout: Array) -> tuple[Array, Array]:
-        return dout * dx.reshape(shape), dout * dweight
+        if graph_is_retained():  # the two are needed again
+            return (dx * dout).reshape(shape), dweight * dout
+        if float(dout) != 1:
+            xp.multiply(dx, dout, out=dx)
+            xp.multiply(dweight, dout, out=dweight)
+        return dx.reshape(shape), dweight
 
+    out = (losses * scale).sum()
     return record("linear_cross_entropy", out, (x, weight), backward, saves="nothing")
+
+
+def _labels(targets: Any, shape: tuple[int, ...], vocab_size: int) -> Array:
+    """The targets as whole numbers (N,), checked against the shape and width of the logits."""
+    labels = integers(targets)
+    if labels.shape != shape:
+        raise InputError(f"targets of shape {labels.shape} for predictions of shape {shape}")
+    check_range(labels[labels != IGNORED], vocab_size, "target")
+    return labels.reshape(-1)
 
 
 def _loss_scale(
@@ -82,10 +114,13 @@ def _loss_scale(
     Ignored targets have weight 0. `normalizer` takes the place of the sum.
     """
     xp = backend.array_module(like)
-    counted = (labels != -100).astype(like.dtype)
+    counted = (labels != IGNORED).astype(like.dtype)
     scale = counted
     if weights is not None:
-        weights = weights.array if isinstance(weights, Tensor) else weights
+        if isinstance(weights, Tensor):
+            if weights.requires_grad:
+                raise GraphError("the weights of a loss are constants; give weights.detach()")
+            weights = weights.array
         scale = counted * xp.asarray(weights, dtype=like.dtype).reshape(-1)
     if normalizer is not None:
         return scale if normalizer == 1 else scale / normalizer

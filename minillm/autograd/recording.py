@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 class _Mode(threading.local):
     recording = True  # until the thread says otherwise
+    watch: Callable[[Any], None] | None = None
 
 
 mode = _Mode()
@@ -41,3 +43,16 @@ def enable_grad() -> Iterator[None]:
         yield
     finally:
         mode.recording = previous
+
+
+@contextmanager
+def watching(see: Callable[[Any], None]) -> Iterator[None]:
+    """Call `see(tensor)` with every tensor that an operation inside the block makes.
+
+    It sees the tensor before anybody else does, and may put another `array` into it.
+    """
+    previous, mode.watch = mode.watch, see
+    try:
+        yield
+    finally:
+        mode.watch = previous

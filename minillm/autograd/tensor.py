@@ -191,16 +191,19 @@ def record(
             parent._guard.check(f"'{op}'")
         if parent.requires_grad:
             needed = True
-    if not (needed and mode.recording):
-        return _fill(out, array, op, guard=guard)
-    _fill(out, array, op, parents, True, guard)
-    out._backward = backward
-    if saves == "inputs":
-        out._holds = [guard_of(parent).pin(op) for parent in parents]
-    elif saves == "output":
-        out._holds = guard_of(out).pin(op)
-    elif saves == "both":
-        out._holds = [guard_of(tensor).pin(op) for tensor in (out, *parents)]
+    if needed and mode.recording:
+        _fill(out, array, op, parents, True, guard)
+        out._backward = backward
+        if saves == "inputs":
+            out._holds = [guard_of(parent).pin(op) for parent in parents]
+        elif saves == "output":
+            out._holds = guard_of(out).pin(op)
+        elif saves == "both":
+            out._holds = [guard_of(tensor).pin(op) for tensor in (out, *parents)]
+    else:
+        _fill(out, array, op, guard=guard)
+    if mode.watch is not None:
+        mode.watch(out)
     return out
 
 
