@@ -39,6 +39,7 @@ from safetensors.numpy import load_file, save_file
 
 from minillm import backend, files, tokenizer
 from minillm.backend import Array
+from minillm.data.shards import INDEX
 from minillm.errors import CheckpointError, InputError
 from minillm.models import registry
 from minillm.nn import Module
@@ -132,6 +133,17 @@ class RunFolder:
                 f"{self.config_file} is of a version that this minillm cannot read"
             )
         return config
+
+    def shards(self) -> Path:
+        """The folder of token shards that the run trains on: its own, or the one it was given.
+
+        Raises `CheckpointError` where there is none.
+        """
+        given = self.read_config().get("data", {}).get("path") or self.data
+        for folder in (self.data, Path(given)):
+            if (folder / INDEX).exists():
+                return folder
+        raise CheckpointError(f"the run {self.path} has no token shards any more")
 
     # ------------------------------------------------------------------ checkpoints
 

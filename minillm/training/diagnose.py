@@ -18,8 +18,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from minillm import backend
+from minillm.autograd import Tensor, grad
 from minillm.autograd.engine import topological_order
-from minillm.autograd.tensor import Tensor, grad
 from minillm.backend import Array
 from minillm.errors import MiniLLMError
 from minillm.models.base import LanguageModel

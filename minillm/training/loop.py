@@ -179,11 +179,7 @@ class _Loop:
         """Show the result of an evaluation, and what the model writes."""
         if found is None:
             return
-        per_byte = "" if found.bits_per_byte is None else f"  bits/byte {found.bits_per_byte:.3f}"
-        self.report.say(
-            f"step {done}: validation loss {found.loss:.4f}  perplexity {found.perplexity:.2f}"
-            f"{per_byte}  ({found.tokens:,} tokens, the whole split)"
-        )
+        self.report.say(f"step {done}: validation {found}")
         if self.sample is not None:
             self.model.eval()
             self.report.say(f"---\n{self.sample(done)}\n---")

@@ -20,13 +20,12 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from minillm import backend, files
-from minillm.autograd.tensor import no_grad
-from minillm.data.shards import TokenDataset
+from minillm.autograd import no_grad
 from minillm.kernels import linear_cross_entropy
 from minillm.models.base import LanguageModel
 from minillm.tokenizer import Tokenizer
@@ -56,6 +55,13 @@ class TextLoss:
     def bits_per_byte(self) -> float | None:
         """nats / (ln 2 * bytes)."""
         return self.nats / (math.log(2) * self.bytes) if self.bytes else None
+
+    def __str__(self) -> str:
+        per_byte = "" if self.bits_per_byte is None else f"  bits/byte {self.bits_per_byte:.3f}"
+        return (
+            f"loss {self.loss:.4f}  perplexity {self.perplexity:.2f}{per_byte}"
+            f"  ({self.tokens:,} tokens)"
+        )
 
     def __add__(self, other: TextLoss) -> TextLoss:
         both = None if self.bytes is None or other.bytes is None else self.bytes + other.bytes
@@ -90,9 +96,18 @@ def text_loss(
     return TextLoss(math.fsum(backend.to_numpy(losses).tolist()), counted.size, size)
 
 
+class Tokens(Protocol):
+    """A text in tokens: a `TokenDataset`, or anything with its length and its `read`."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Tokens `start` to `stop`, an integer array."""
+
+
 def split_losses(
     model: LanguageModel,
-    dataset: TokenDataset,
+    dataset: Tokens,
     block_size: int,
     lengths: np.ndarray | None = None,
     rows: int | None = None,
@@ -117,9 +132,7 @@ def total(losses: Iterable[TextLoss]) -> TextLoss:
     return functools.reduce(operator.add, losses, TextLoss(0.0, 0, 0))
 
 
-def _windows(
-    dataset: TokenDataset, T: int, rows: int | None
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _windows(dataset: Tokens, T: int, rows: int | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Batches (ids, targets) that cover the dataset in order."""
     rows = rows or max(1, EVALUATED_AT_ONCE // T)
     whole = (len(dataset) - 1) // T

@@ -16,7 +16,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 from minillm import backend
-from minillm.autograd.tensor import Tensor
+from minillm.autograd import Tensor
 from minillm.backend import Array
 from minillm.errors import CheckpointError
 from minillm.kernels import adamw, sum_squares
