@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,14 +79,38 @@ def _read(path: Path) -> str:
     return text
 
 
+def write_documents(folder: str | os.PathLike[str], documents: Iterable[Document]) -> Path:
+    """Write each document to a file of its own in `folder`, which `read_documents` reads again.
+
+    The folder appears whole or not at all, and replaces one of its name. Files are named after the
+    documents' sources and numbered, so that they are read in the same order.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+    try:
+        for number, document in enumerate(documents):
+            name = re.sub(r"[^\w.-]+", "-", Path(document.source).name).removesuffix(".txt")
+            text = document.text.encode("utf-8", "replace")
+            (temporary / f"{number:05d}-{name[:80]}.txt").write_bytes(text)
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.chmod(0o755)
+        os.replace(temporary, folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return folder
+
+
 def split_documents(
     documents: Sequence[Document], validation: float = 0.1
 ) -> tuple[list[Document], list[Document]]:
     """Part a corpus into training and validation documents, the same way every time.
 
-    Documents are taken in the order of a hash until `validation` (0 to 1) of all characters are
-    held out, so the choice depends neither on their order nor on a seed. With fewer than
-    `ENOUGH_DOCUMENTS`, the last part of each document is held out, from a line's start.
+    Documents are taken in the order of a hash of their text until `validation` (0 to 1) of all
+    characters are held out, so the choice depends neither on where they lie nor on a seed. With
+    fewer than `ENOUGH_DOCUMENTS`, the last part of each is held out, from a line's start.
 
     Returns (training, validation), each in the order the documents came in.
     """
@@ -120,4 +147,4 @@ def _split_ends(
 
 
 def _digest(document: Document) -> bytes:
-    return hashlib.sha256(f"{document.source}\0{document.text}".encode()).digest()
+    return hashlib.sha256(document.text.encode()).digest()

@@ -1,21 +1,33 @@
-"""Questions and answers made from Python's documentation.
+"""Questions and answers made from Python's documentation, and those a user brings.
 
-Whoever documents a function says first, in one sentence, what it does. That sentence is the answer to
-a question that can be made from the name alone:
+Whoever documents a function says first, in one sentence, what it does. That sentence is the answer
+to a question that can be made from the name alone:
 
     What does os.path.join do?     Join two or more pathname components, inserting '/' as needed.
 
-Each subject can be asked about in several ways. Training uses all of `ways` but the last, so that
-asking in that last way shows whether the model learned the subject or only the question's letters.
+The same thing can be asked in several ways. A model is taught some of them; one more way is never
+shown in training, so that asking it tells whether the model learned what the question is about, or
+only how it is spelled.
+
+A file of questions has one JSON object per line, which is all that a user's own file needs:
+
+    {"question": "Who keeps the key?", "answer": "Ada does."}
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+from minillm import files
 from minillm.data.python_docs import Entry
+from minillm.errors import InputError
 
+# How to ask about each kind of entry; the last way is the one that is never taught.
 WAYS = {
     "function": ("What does {} do?", "What is {} for?", "Explain {}.", "Tell me what {} does."),
     "class": ("What is {}?", "What is {} for?", "Explain {}.", "Tell me what {} is."),
@@ -43,23 +55,23 @@ EVERYDAY = (
     "wave", "weakref", "webbrowser", "zipfile", "zlib",
 )  # fmt: skip
 
-_FEWEST_WORDS, _MOST_WORDS = 3, 24
+_FEWEST_WORDS, _MOST_WORDS = 3, 24  # of an answer
 
 
 @dataclass(frozen=True)
 class Question:
-    """A subject that can be asked about in several ways, and the one answer."""
+    """One thing to know: ways to ask for it, and the answer."""
 
-    subject: str  # "os.path.join"
-    ways: tuple[str, ...]  # the last is kept out of training
+    ways: tuple[str, ...]  # taught
     answer: str
+    unseen: str | None = None  # a way to ask that is not taught
 
 
 def make_questions(entries: Iterable[Entry], modules: Iterable[str] = EVERYDAY) -> list[Question]:
     """A question for every public name of `modules` whose first sentence makes an answer.
 
     Methods of a module's classes are left out; those in the language reference (`str.join`) are
-    asked about. An answer has 3 to 24 words. Several entries of one name give one question.
+    asked about. Several entries of one name give one question.
     """
     wanted = set(modules)
     questions: dict[str, Question] = {}
@@ -67,8 +79,8 @@ def make_questions(entries: Iterable[Entry], modules: Iterable[str] = EVERYDAY) 
         if entry.kind not in WAYS or entry.name in questions:
             continue
         if _home(entry) in wanted and _is_answer(entry.summary):
-            ways = tuple(way.format(entry.name) for way in WAYS[entry.kind])
-            questions[entry.name] = Question(entry.name, ways, entry.summary)
+            *taught, unseen = (way.format(entry.name) for way in WAYS[entry.kind])
+            questions[entry.name] = Question(tuple(taught), entry.summary, unseen)
     return list(questions.values())
 
 
@@ -91,3 +103,53 @@ def _is_answer(sentence: str) -> bool:
         and sentence.isascii()
         and not sentence.startswith(("Changed in", "New in", "Deprecated", "See "))
     )
+
+
+# ------------------------------------------------------------------------------------ files
+
+
+def save(questions: Iterable[Question], path: str | os.PathLike[str]) -> None:
+    """Write questions as JSON lines, whole or not at all."""
+    lines = []
+    for question in questions:
+        line: dict[str, Any] = {"question": list(question.ways), "answer": question.answer}
+        if question.unseen is not None:
+            line["unseen"] = question.unseen
+        lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+    files.write_text(path, "".join(lines))
+
+
+def load(path: str | os.PathLike[str]) -> list[Question]:
+    """Read JSON lines with "question" (a text, or a list of ways to ask) and "answer".
+
+    Raises `InputError`, with the line's number, for anything else, and where there is no line.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text; questions come as JSON lines") from error
+    questions = [
+        _read(line, f"{path}, line {number}")
+        for number, line in enumerate(lines, start=1)
+        if line.strip()
+    ]
+    if not questions:
+        raise InputError(f"{path} holds no questions")
+    return questions
+
+
+def _read(line: str, where: str) -> Question:
+    try:
+        found = json.loads(line)
+    except ValueError as error:
+        raise InputError(f"{where} is not JSON: {error}") from error
+    if isinstance(found, Mapping):
+        asked, answer, unseen = found.get("question"), found.get("answer"), found.get("unseen")
+        ways = [asked] if isinstance(asked, str) else asked
+        if (
+            isinstance(ways, list)
+            and ways
+            and all(isinstance(t, str) and t for t in [*ways, answer])
+        ):
+            return Question(tuple(ways), answer, unseen if isinstance(unseen, str) else None)
+    raise InputError(f'{where} needs "question" and "answer", both text')
