@@ -1,0 +1,266 @@
+"""Where a training step spends its time and memory, kernel by kernel.
+
+    with profile() as seen:
+        loss = model.loss(ids, targets)
+        loss.backward()
+        optimizer.step(...)
+    print(seen.table(ceilings()))
+    seen.write_trace("trace.json")        # open it in Perfetto or chrome://tracing
+
+Nothing in the kernels knows of this. Everybody reaches a kernel through its module
+(`softmax.forward(x)`), so for the length of the block each module's `forward`, `backward` and
+`update` are exchanged for a wrapper that notes the time and calls the original. What a step spends
+outside all kernels, in Python and in NumPy's own arithmetic, is the row "between kernels".
+
+The work of a kernel is counted from its arguments: floating-point operations for the products, and
+for every kernel the bytes of the arrays that go in and come out once (its least possible traffic).
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import pkgutil
+import time
+import tracemalloc
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minillm import kernels
+from minillm.files import replacing
+
+_ENTRIES = ("forward", "backward", "update")
+
+
+@dataclass
+class Event:
+    """One call of a kernel; times in seconds since the profile began, sizes in bytes."""
+
+    name: str
+    start: float
+    duration: float
+    flops: float
+    traffic: int
+    depth: int  # 0: called by the step; 1 and more: called by another kernel
+    grown: int = 0  # memory held after the call minus before
+    peak: int = 0  # most memory held during the call
+
+
+@dataclass
+class Profile:
+    """The events of a block, and what can be read from them."""
+
+    events: list[Event] = field(default_factory=list)
+    seconds: float = 0.0
+    memory: bool = False
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per kernel, longest first: name, calls, seconds, share, flops, traffic, memory."""
+        groups: dict[str, list[Event]] = defaultdict(list)
+        for event in self.events:
+            if event.depth == 0:
+                groups[event.name].append(event)
+        rows = [_row(name, events, self.seconds) for name, events in groups.items()]
+        outside = self.seconds - sum(row["seconds"] for row in rows)
+        rows.append(_row("between kernels", [], self.seconds) | {
+            "seconds": outside, "share": outside / self.seconds if self.seconds else 0.0})  # fmt: skip
+        return sorted(rows, key=lambda row: -row["seconds"])
+
+    def table(self, ceiling: Ceilings | None = None) -> str:
+        """The rows as text; with `ceiling`, rates also as shares of what this machine can do."""
+        if self.memory:
+            head = f"{'kernel':32}{'calls':>7}{'grown MB':>12}{'peak MB':>12}"
+            lines = [
+                f"{r['name']:32}{r['calls']:7d}{r['grown'] / 1e6:12.1f}{r['peak'] / 1e6:12.1f}"
+                for r in sorted(self.rows(), key=lambda row: -row["grown"])
+                if r["calls"]
+            ]
+            return "\n".join([head, *lines])
+        head = f"{'kernel':32}{'calls':>7}{'ms':>10}{'share':>8}{'GFLOP/s':>16}{'GB/s':>16}"
+        lines = [
+            f"{r['name']:32}{r['calls']:7d}{r['seconds'] * 1e3:10.2f}{r['share']:8.1%}"
+            f"{_rate(r['flops'], r['seconds'], ceiling.flops if ceiling else None):>16}"
+            f"{_rate(r['traffic'], r['seconds'], ceiling.bandwidth if ceiling else None):>16}"
+            for r in self.rows()
+        ]
+        total = f"{'whole block':32}{'':7}{self.seconds * 1e3:10.2f}{1:8.1%}"
+        return "\n".join([head, *lines, total])
+
+    def write_trace(self, path: str | Path) -> None:
+        """Write the events in Chrome's trace format, which Perfetto opens too."""
+        events: list[dict[str, Any]] = []
+        for event in self.events:
+            at = event.start * 1e6  # the format counts in microseconds
+            events.append({
+                "name": event.name, "ph": "X", "ts": at, "dur": event.duration * 1e6, "pid": 1,
+                "tid": 1, "args": {"flops": event.flops, "bytes": event.traffic}})  # fmt: skip
+            if self.memory:
+                events.append({"name": "memory", "ph": "C", "ts": at, "pid": 1,
+                               "args": {"peak MB": event.peak / 1e6}})  # fmt: skip
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}))
+
+
+@contextmanager
+def profile(memory: bool = False) -> Iterator[Profile]:
+    """Note every kernel call inside the block; with `memory`, what each holds instead of how long.
+
+    Memory is counted by `tracemalloc`, which slows Python: time and memory want a block each.
+    """
+    seen = Profile(memory=memory)
+    originals = []
+    depth = [0]
+    if memory:
+        tracemalloc.start()
+    begun = time.perf_counter()
+    try:
+        for name, module in kernel_modules():
+            for entry in _ENTRIES:
+                function = getattr(module, entry, None)
+                if function is not None:
+                    originals.append((module, entry, function))
+                    wrapper = _wrapped(f"{name}.{entry}", function, seen, depth, begun)
+                    setattr(module, entry, wrapper)
+        yield seen
+    finally:
+        seen.seconds = time.perf_counter() - begun
+        for module, entry, function in originals:
+            setattr(module, entry, function)
+        if memory:
+            tracemalloc.stop()
+
+
+def kernel_modules() -> list[tuple[str, Any]]:
+    """Every file of the kernel room, as (name, module)."""
+    names = sorted(info.name for info in pkgutil.iter_modules(kernels.__path__))
+    return [(name, importlib.import_module(f"{kernels.__name__}.{name}")) for name in names]
+
+
+def _wrapped(
+    name: str, function: Callable[..., Any], seen: Profile, depth: list[int], begun: float
+) -> Callable[..., Any]:
+    def call(*arguments: Any, **named: Any) -> Any:
+        before = _traced(seen.memory, reset=True)[0]
+        depth[0] += 1
+        start = time.perf_counter()
+        try:
+            result = function(*arguments, **named)
+        finally:
+            duration = time.perf_counter() - start
+            depth[0] -= 1
+        held, peak = _traced(seen.memory, reset=False)
+        work = _FLOPS.get(name, lambda *_: 0.0)(*arguments)
+        traffic = sum(array.nbytes for array in _arrays((arguments, result)))
+        seen.events.append(
+            Event(name, start - begun, duration, work, traffic, depth[0], held - before, peak)
+        )
+        return result
+
+    return call
+
+
+def _traced(memory: bool, reset: bool) -> tuple[int, int]:
+    if not memory:
+        return 0, 0
+    if reset:
+        tracemalloc.reset_peak()
+    return tracemalloc.get_traced_memory()
+
+
+def _arrays(value: Any) -> Iterator[Any]:
+    if isinstance(value, (tuple, list)):
+        for part in value:
+            yield from _arrays(part)
+    elif hasattr(value, "nbytes"):
+        yield value
+
+
+def _row(name: str, events: list[Event], total: float) -> dict[str, Any]:
+    seconds = sum(event.duration for event in events)
+    return {
+        "name": name, "calls": len(events), "seconds": seconds,
+        "share": seconds / total if total else 0.0,
+        "flops": sum(event.flops for event in events),
+        "traffic": sum(event.traffic for event in events),
+        "grown": sum(event.grown for event in events),
+        "peak": max((event.peak for event in events), default=0),
+    }  # fmt: skip
+
+
+def _rate(amount: float, seconds: float, ceiling: float | None) -> str:
+    if not amount or not seconds:
+        return ""
+    share = f" ({amount / seconds / ceiling:.0%})" if ceiling else ""
+    return f"{amount / seconds / 1e9:.1f}{share}"
+
+
+# -------------------------------------------------------------------------------- counting work
+
+
+def _linear_flops(x: Any, weight: Any, *_: Any) -> float:
+    return 2.0 * x.size * weight.shape[0]
+
+
+def _matmul_flops(a: Any, b: Any, *_: Any) -> float:
+    batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    return 2.0 * math.prod(batch) * a.shape[-2] * a.shape[-1] * b.shape[-1]
+
+
+def _attention_flops(products: int, q: Any, first: Any, last: Any) -> float:
+    """2 D per visible (query, key) pair for each of the products."""
+    pairs = np.maximum(np.asarray(last) - np.asarray(first) + 1, 0).sum()
+    return 2.0 * products * q.shape[1] * q.shape[3] * float(pairs) * q.shape[0] / first.shape[0]
+
+
+_FLOPS: dict[str, Callable[..., float]] = {
+    "linear.forward": _linear_flops,
+    "linear.backward": lambda dout, x, weight, *_: 2 * _linear_flops(x, weight),
+    "matmul.forward": _matmul_flops,
+    "matmul.backward": lambda dout, a, b: 2 * _matmul_flops(a, b),
+    "attention.forward": lambda q, k, v, first, last, *_: _attention_flops(2, q, first, last),
+    "attention.backward": lambda dout, q, k, v, out, lse, first, last, *_: _attention_flops(
+        5, q, first, last
+    ),
+    "linear_cross_entropy.forward": lambda x, weight, targets, scale=None, with_grad=True: (
+        _linear_flops(x, weight) * (3 if with_grad else 1)
+    ),
+}
+
+
+# -------------------------------------------------------------------------------- ceilings
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """What this machine reaches: `flops` per second in float32 products, `bandwidth` in bytes/s."""
+
+    flops: float
+    bandwidth: float
+
+
+def ceilings(size: int = 1024, megabytes: int = 128) -> Ceilings:
+    """Measure both: the fastest of a few square products, and of a few scaled additions."""
+    from minillm.kernels import adamw, matmul  # the kernels that come nearest to each limit
+
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((size, size), dtype=np.float32)
+    product = _fastest(lambda: matmul.forward(a, a), 5)
+    w, g, m, v = (np.zeros(megabytes * 2**18 // 4, np.float32) for _ in range(4))
+    update = _fastest(lambda: adamw.update(w, g, m, v, 0.0, 0.9, 0.999, 1e-8, 0.0, 1, 1.0), 5)
+    return Ceilings(2.0 * size**3 / product, 7 * w.nbytes / update)  # 4 arrays read, 3 written
+
+
+def _fastest(work: Callable[[], Any], times: int) -> float:
+    best = math.inf
+    for _ in range(times + 1):  # the first may compile
+        start = time.perf_counter()
+        work()
+        best = min(best, time.perf_counter() - start)
+    return best
