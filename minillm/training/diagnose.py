@@ -54,7 +54,7 @@ def _first_in_piece(model: LanguageModel, ids: np.ndarray, targets: np.ndarray) 
             if not is_finite(node.array):
                 return f"the activations of '{node.op}' at {_layer(node, names)}"
         order.reverse()
-        for node, gradient in zip(order, grad(loss, order), strict=True):
+        for node, gradient in zip(order, grad(loss, order, retain_graph=True), strict=True):
             if gradient is not None and not is_finite(gradient):
                 where = names.get(id(node)) or f"'{node.op}' at {_layer(node, names)}"
                 return f"the gradient of {where}"
