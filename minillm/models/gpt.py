@@ -68,13 +68,17 @@ class GPTConfig:
     def __post_init__(self) -> None:
         check_sizes(self, "vocab_size", "block_size", "n_layer", "n_head", "d_model")
         check_divisible(self, "d_model", by="n_head")
-        if self.d_ff is None:
-            object.__setattr__(self, "d_ff", 4 * self.d_model)
-        check_sizes(self, "d_ff")
+        if self.d_ff is not None:
+            check_sizes(self, "d_ff")
         check_dropout(self.dropout)
         check_choice("activation", self.activation, tuple(ACTIVATIONS))
         check_choice("norm", self.norm, ("pre", "post"))
         check_choice("positions", self.positions, ("learned", "sinusoidal"))
+
+    @property
+    def mlp_width(self) -> int:
+        """Width inside the MLP."""
+        return 4 * self.d_model if self.d_ff is None else self.d_ff
 
 
 class GPT(LanguageModel):
@@ -125,9 +129,9 @@ class GPT(LanguageModel):
 
     def _activations_per_token(self) -> int:
         c = self.config
-        norms, branches, sums = 2 * c.d_model, 5 * c.d_model + 2 * c.d_ff + c.d_model, 2 * c.d_model
         dropped = 2 * c.d_model if c.dropout else 0
-        return c.n_layer * (norms + branches + sums + dropped) + 5 * c.d_model
+        per_block = 10 * c.d_model + 2 * c.mlp_width + dropped  # 2 norms, qkv, y, 2 out, 2 sums
+        return c.n_layer * per_block + 5 * c.d_model
 
     def _cache_shape(self) -> tuple[int, int, int]:
         c = self.config
@@ -182,8 +186,8 @@ class MLP(Module):
 
     def __init__(self, config: GPTConfig, rng: np.random.Generator | None) -> None:
         c = config
-        self.up = Linear(c.d_model, c.d_ff, c.bias, rng)
-        self.down = Linear(c.d_ff, c.d_model, c.bias, rng, std=0.02 / math.sqrt(2 * c.n_layer))
+        self.up = Linear(c.d_model, c.mlp_width, c.bias, rng)
+        self.down = Linear(c.mlp_width, c.d_model, c.bias, rng, std=0.02 / math.sqrt(2 * c.n_layer))
         self.activation = ACTIVATIONS[c.activation]
 
     def forward(self, x: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import numpy as np
 
 from minillm import backend
 from minillm.autograd import Tensor
-from minillm.autograd.tensor import as_tensor
+from minillm.autograd.tensor import record
 from minillm.backend import Array
 from minillm.errors import GraphError, InputError
 
@@ -77,7 +77,7 @@ class KVCache:
         stop = self.length + k.shape[2]
         self.k[layer, :, :, self.length : stop] = k.array
         self.v[layer, :, :, self.length : stop] = v.array
-        return as_tensor(self.k[layer, :, :, :stop], k), as_tensor(self.v[layer, :, :, :stop], v)
+        return _constant(self.k[layer, :, :, :stop]), _constant(self.v[layer, :, :, :stop])
 
     def advance(self, T: int) -> None:
         """Count T more columns as held."""
@@ -87,3 +87,8 @@ class KVCache:
         """Forget all rows but these, which become rows 0, 1, 2, ..."""
         self.k, self.v = self.k[:, rows], self.v[:, rows]
         self.padding = self.padding[rows]
+
+
+def _constant(array: Array) -> Tensor:
+    """A tensor that reads the array where it lies; `Tensor(array)` would copy it."""
+    return record("cached", array, (), lambda dout: ())

@@ -153,7 +153,7 @@ class Attention(Module):
         c = config
         d_head = c.d_model // c.n_head
         d_kv = c.n_kv_head * d_head
-        self.d_head = d_head
+        self.n_head, self.n_kv_head, self.d_head = c.n_head, c.n_kv_head, d_head
         self.query = Linear(c.d_model, c.d_model, False, rng)
         self.key = Linear(c.d_model, d_kv, False, rng)
         self.value = Linear(c.d_model, d_kv, False, rng)
@@ -163,9 +163,9 @@ class Attention(Module):
 
     def forward(self, x: Tensor, layer: int, place: Place, rotation: Rotation) -> Tensor:
         B, T, C = x.shape
-        q = self.query(x).reshape(B, T, -1, self.d_head)  # (B, T, H, D)
-        k = self.key(x).reshape(B, T, -1, self.d_head)  # (B, T, G, D)
-        v = self.value(x).reshape(B, T, -1, self.d_head)
+        q = self.query(x).reshape(B, T, self.n_head, self.d_head)  # (B, T, H, D)
+        k = self.key(x).reshape(B, T, self.n_kv_head, self.d_head)  # (B, T, G, D)
+        v = self.value(x).reshape(B, T, self.n_kv_head, self.d_head)
         if self.query_norm is not None:
             q, k = self.query_norm(q), self.key_norm(k)
         q = F.rotary(q.swapaxes(1, 2), *rotation)  # (B, H, T, D)
