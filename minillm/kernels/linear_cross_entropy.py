@@ -1,0 +1,62 @@
+"""A linear layer and the cross-entropy of its output, without ever holding that output.
+
+    logits = x @ weight.T            (N, V), the largest array of a language model by far
+    loss_n = cross_entropy(logits_n, t_n)
+
+For GPT-2 at 1,024 tokens the logits are 206 MB and their gradient as much again. But a row's loss
+and gradient depend on that row alone. So the rows are taken in slices, and while the logits of a
+slice are there, all that will be needed is made from them:
+
+    dlogits  = scale_n (softmax(logits_n) - onehot(t_n))     written over the slice's logits
+    dx       = dlogits @ weight                              rows of this slice, complete
+    dweight += dlogits.T @ x                                 summed over the slices, in order
+
+These are the gradients of sum_n scale_n loss_n. The scales (one over the number of tokens, say) are
+known before the loss is; what comes from above is one number, and the operation's backward only
+multiplies by it. Making the gradients in the forward pass also saves the product that a backward
+pass of its own would need to get the logits back.
+
+Shapes: x and dx (N, C), weight and dweight (V, C), targets, scale and losses (N,). Source: the
+derivatives are those of matmul.py and cross_entropy.py; the idea of fusing them is from Hsu et al.
+2024, "Liger Kernel", section 3.2.
+
+There is one version for all backends: its parts are kernels that each have a reference and a twin.
+"""
+
+from __future__ import annotations
+
+from minillm import backend
+from minillm.backend import Array
+from minillm.kernels import cross_entropy, matmul
+
+SLICE = 1 << 24  # most logits at a time: 64 MB in float32, enough rows to keep the product fast
+
+
+def forward(
+    x: Array, weight: Array, targets: Array, scale: Array, with_grad: bool = True
+) -> tuple[Array, Array | None, Array | None]:
+    """The losses (N,), and the gradients of sum(scale * losses) for `x` and `weight`.
+
+    `x` (N, C), `weight` (V, C), `targets` (N,) whole numbers below V or -100, `scale` (N,). The
+    losses are not scaled. Without `with_grad` the gradients are not made, and None stands for them.
+    """
+    xp = backend.array_module(x)
+    losses = xp.zeros(len(x), x.dtype)
+    dx = xp.empty(x.shape, x.dtype) if with_grad else None
+    dweight = xp.zeros(weight.shape, weight.dtype) if with_grad else None
+    logits = xp.empty((slice_rows(*x.shape[:1], *weight.shape[:1]), len(weight)), x.dtype)
+    for start in range(0, len(x), len(logits)):
+        part = slice(start, min(start + len(logits), len(x)))
+        scores = matmul.product(x[part], weight.T, out=logits[: part.stop - start])
+        losses[part], lse = cross_entropy.forward(scores, targets[part])
+        if with_grad:
+            cross_entropy.backward(scale[part], scores, targets[part], lse, out=scores)
+            matmul.product(scores, weight, out=dx[part])
+            matmul.product(scores.T, x[part], out=dweight, accumulate=start > 0)
+    return losses, dx, dweight
+
+
+def slice_rows(rows: int, vocab_size: int) -> int:
+    """Rows per slice: as many as SLICE allows, spread evenly; it depends on the shapes alone."""
+    slices = max(1, -(-rows * vocab_size // SLICE))
+    return max(1, -(-rows // slices))
