@@ -100,7 +100,7 @@ class LanguageModel(Module):
 
     A subclass sets `config`, `dropout` (one layer, shared by all blocks) and `token_embedding`, and
     `head` unless the head shares the embedding's weight; and it defines `hidden`,
-    `_activations_per_token` and `_cache_shape`.
+    `_activations_per_block` and `_cache_shape`.
 
     With `recompute` the forward pass of a training step keeps only what enters each block, and the
     backward pass computes the rest again: about a third more arithmetic for a fraction of the
@@ -256,16 +256,23 @@ class LanguageModel(Module):
         return 6 * multiplied + 12 * c.n_layer * c.d_model * T
 
     def memory_estimate(self, batch: int, T: int | None = None) -> MemoryEstimate:
-        """Bytes that a training step on `batch` rows of T (else `block_size`) tokens needs."""
+        """Bytes that a training step on `batch` rows of T (else `block_size`) tokens needs.
+
+        Counted are the arrays that stay; the working memory of a kernel comes on top.
+        """
         c = self.config
         T = c.block_size if T is None else T
         itemsize = self.token_embedding.weight.dtype.itemsize
         weights = self.num_parameters() * itemsize
-        activations = batch * T * self._activations_per_token() * itemsize
+        in_blocks = c.n_layer * self._activations_per_block()
+        if self.recompute:  # what enters each block, and all of the one being computed again
+            in_blocks = c.n_layer * c.d_model + self._activations_per_block()
+        around = 4 * c.d_model  # embeddings, their sum, the last norm, the gradient of the loss
+        activations = batch * T * (in_blocks + around) * itemsize
         return MemoryEstimate(weights, weights, 2 * weights, activations)
 
-    def _activations_per_token(self) -> int:
-        """Numbers that a forward pass leaves behind for each token."""
+    def _activations_per_block(self) -> int:
+        """Numbers that the forward pass of one block leaves behind for each token."""
         raise NotImplementedError
 
     def _cache_shape(self) -> tuple[int, int, int]:

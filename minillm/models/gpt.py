@@ -127,11 +127,10 @@ class GPT(LanguageModel):
             return x + self.position_embedding(place.positions)
         return x * math.sqrt(self.config.d_model) + self.sinusoids[place.positions]
 
-    def _activations_per_token(self) -> int:
+    def _activations_per_block(self) -> int:
         c = self.config
-        dropped = 2 * c.d_model if c.dropout else 0
-        per_block = 10 * c.d_model + 2 * c.mlp_width + dropped  # 2 norms, qkv, y, 2 out, 2 sums
-        return c.n_layer * per_block + 5 * c.d_model
+        wide = 3 + 1 + 2 + 2 + 2 + (2 if c.dropout else 0)  # qkv, heads, 2 out, 2 norms, 2 sums
+        return wide * c.d_model + 2 * c.mlp_width
 
     def _cache_shape(self) -> tuple[int, int, int]:
         c = self.config

@@ -118,9 +118,12 @@ class Llama(LanguageModel):
             cache.advance(place.ids.shape[1])
         return self.norm(x)
 
-    def _activations_per_token(self) -> int:
+    def _activations_per_block(self) -> int:
         c = self.config
-        return c.n_layer * (10 * c.d_model + 3 * c.d_ff) + 5 * c.d_model
+        kv = c.d_model * c.n_kv_head // c.n_head
+        queries = (3 if c.qk_norm else 2) * (c.d_model + kv) + kv  # made, normed, rotated; values
+        wide = 2 + 2 + 2 + 2 + (2 if c.dropout else 0)  # heads twice, 2 out, 2 norms, 2 sums
+        return queries + wide * c.d_model + 3 * c.d_ff
 
     def _cache_shape(self) -> tuple[int, int, int]:
         c = self.config

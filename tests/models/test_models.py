@@ -1,12 +1,14 @@
 """What every model must do, whatever its architecture: the laws of caches, padding and packing."""
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minillm import backend
 from minillm.autograd import no_grad
 from minillm.errors import GraphError, InputError
 from minillm.models.gpt import GPT, GPTConfig
@@ -27,12 +29,12 @@ NAMES = [*GPTS, *LLAMAS]
 
 def build(name, dtype=np.float64, seed=0, **changes):
     """A small model whose weights are large enough for its tokens to matter to each other."""
+    shape = {"vocab_size": V, "block_size": T, "n_layer": 2, "n_head": 4, "d_model": 32}
     rng = np.random.default_rng(seed)
     if name in GPTS:
-        model = GPT(GPTConfig(V, T, 2, 4, 32, **GPTS[name] | changes), rng, dtype)
+        model = GPT(GPTConfig(**shape | GPTS[name] | changes), rng, dtype)
     else:
-        settings = {"d_ff": 48} | LLAMAS[name] | changes
-        model = Llama(LlamaConfig(V, T, 2, 4, d_model=32, **settings), rng, dtype)
+        model = Llama(LlamaConfig(**shape | {"d_ff": 48} | LLAMAS[name] | changes), rng, dtype)
     for parameter in model.parameters():
         if parameter.ndim == 2:
             parameter.array *= 10
@@ -223,6 +225,26 @@ def test_flops_count_every_multiplied_weight(name):
     small = sum(p.size for n, p in model.named_parameters() if p.ndim == 1)
     attention = 12 * 2 * 32 * 10
     assert model.flops_per_token(10) == 6 * (matrices + head + small) + attention
+
+
+@every_model
+@pytest.mark.parametrize("changes", [{}, {"dropout": 0.1}])
+def test_memory_estimate_is_what_a_forward_pass_leaves(name, changes):
+    """Measured on the references, all of whose memory NumPy reports."""
+    model = build(name, np.float32, block_size=64, d_model=128, n_layer=3, **changes)
+    ids = ids_of(8, 64)
+    with backend.use("numpy"):
+        tracemalloc.start()
+        try:
+            loss = model.loss(ids, ids)
+            left = tracemalloc.get_traced_memory()[0] - model.output_weight.array.nbytes
+        finally:
+            tracemalloc.stop()
+    estimate = model.memory_estimate(8, 64)
+    assert loss.requires_grad and abs(left / estimate.activations - 1) < 0.05
+    assert estimate.total - estimate.activations == 16 * model.num_parameters()
+    model.recompute = True
+    assert model.memory_estimate(8, 64).activations < estimate.activations / 2
 
 
 # -------------------------------------------------------------------------------------- bad input
