@@ -114,7 +114,7 @@ class Sums:
             total = known[1]
             total += part
         else:
-            self.waiting[place] = (node, known[1] + part, True)
+            self.waiting[place] = (node, as_array(known[1] + part), True)
 
     def pop(self) -> tuple[Tensor, Array, bool]:
         """The node that nobody in the heap was made from, with its complete gradient."""
@@ -152,8 +152,7 @@ def _send(
     for position, (node, part) in enumerate(zip(nodes, parts, strict=True)):
         if part is None or not node.requires_grad:
             continue
-        if isinstance(part, np.generic):  # NumPy's answer where 0-d arrays went in
-            part = np.asarray(part)
+        part = as_array(part)
         own = part is not gradient and part is not previous and part.flags.owndata
         previous = part
         array = node.array
@@ -179,6 +178,11 @@ def _unbroadcast(part: Array, shape: tuple[int, ...], op: str, position: int) ->
             f" whose shape is {shape}"
         )
     return backend.array_module(part).asarray(total).reshape(shape)
+
+
+def as_array(value: Array) -> Array:
+    """`value`, which is a NumPy scalar where NumPy computed with 0-d arrays, as an array."""
+    return np.asarray(value) if isinstance(value, np.generic) else value
 
 
 def topological_order(output: Tensor) -> list[Tensor]:

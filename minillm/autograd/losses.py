@@ -42,7 +42,8 @@ def cross_entropy(
     Raises `InputError` for targets of another shape or out of range.
     """
     V, shape = logits.shape[-1], logits.shape[:-1]
-    rows, labels = logits.array.reshape(-1, V), _labels(targets, shape, V)
+    labels = _labels(targets, shape, V)
+    rows = logits.array.reshape(labels.size, V)
     losses, lse = cross_entropy_kernel.forward(rows, labels)  # (N,), (N,)
     scale = _loss_scale(losses, labels, weights, None if reduction == "mean" else 1.0)
     if reduction == "none":
@@ -78,7 +79,8 @@ def linear_cross_entropy(
     """
     V, C = weight.shape
     xp, shape = backend.array_module(x.array), x.shape
-    rows, labels = x.array.reshape(-1, C), _labels(targets, shape[:-1], V)
+    labels = _labels(targets, shape[:-1], V)
+    rows = x.array.reshape(labels.size, C)
     scale = _loss_scale(rows, labels, weights, normalizer)
     with_grad = is_recording() and (x.requires_grad or weight.requires_grad)
     losses, dx, dweight = linear_cross_entropy_kernel.forward(

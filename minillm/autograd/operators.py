@@ -96,8 +96,14 @@ class Operators:
         return self._record("neg", -self.array, (self,), backward, saves="nothing")
 
     def __matmul__(self, other: Any) -> Tensor:
+        """a (..., M, K) @ b (..., K, N) with broadcast batches; a vector stands for one row or column."""
         other = self._other(other)
         a, b = self.array, other.array
+        if a.ndim == 1:
+            out = self.reshape(1, -1) @ other
+            return out.reshape(*out.shape[:-2], *b.shape[-1:]) if b.ndim > 1 else out.reshape(())
+        if b.ndim == 1:
+            return (self @ other.reshape(-1, 1)).reshape(a.shape[:-1])
 
         def backward(dout: Array) -> tuple[Array, Array]:
             return matmul.backward(dout, a, b)

@@ -183,8 +183,7 @@ def record(
     "output", "both" or "nothing". `guard` is that of a parent whose memory `array` shares.
     """
     out = Tensor.__new__(Tensor)
-    if isinstance(array, np.generic):  # NumPy's answer where a 0-d array went in
-        array = np.asarray(array)
+    array = engine.as_array(array)
     needed = False
     for parent in parents:
         if parent._guard is not None and parent._guard.spent_by:
