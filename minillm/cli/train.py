@@ -100,8 +100,6 @@ class Plan:
         if architecture not in registry.ARCHITECTURES:
             near = settings.nearest(architecture, registry.ARCHITECTURES)
             raise InputError(f"no model.architecture is called {architecture!r}{near}")
-        if "model.d_model" in values and base.get("d_ff") == 4 * base.get("d_model", 0):
-            del base["d_ff"]  # it was made from d_model, and is again
         base["vocab_size"] = 1  # until the tokenizer is known
         values = settings.flatten({"model": base}) | values
         kinds = {**SECTIONS, "model": registry.ARCHITECTURES[architecture][0]}
