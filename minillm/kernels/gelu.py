@@ -60,15 +60,21 @@ def _share(x: Array, approximate: str) -> Array:
 
 
 def _erf(x: Array) -> Array:
-    """The error function, which array modules lack: the rational function of vector_math.py."""
+    """The error function, which array modules lack: the formulas of vector_math.py on arrays."""
     xp = backend.array_module(x)
     c = SINGLE if x.dtype == np.float32 else DOUBLE
-    near = xp.clip(x, -c.erf_most, c.erf_most)  # beyond, it is +-1 to rounding
-    square = near * near
-    above, below = xp.zeros_like(x), xp.zeros_like(x)
-    for over, under in zip(reversed(c.erf_above), reversed(c.erf_below), strict=True):
-        above, below = above * square + over, below * square + under
-    return near * (above / below)
+    size = xp.minimum(xp.abs(x), c.erf_most)  # beyond, it is +-1 to rounding
+    square = size * size
+    series = size * _polynomial(square, c.erf_series)
+    ratio = _polynomial(size, c.erf_tail_above) / _polynomial(size, c.erf_tail_below)
+    return xp.sign(x) * xp.where(size < c.erf_middle, series, 1 - xp.exp(-square) * ratio)
+
+
+def _polynomial(x: Array, coefficients: tuple) -> Array:
+    value = x * 0 + coefficients[-1]
+    for coefficient in reversed(coefficients[:-1]):
+        value = value * x + coefficient
+    return value
 
 
 # ------------------------------------------------------------------------------- fast twin
