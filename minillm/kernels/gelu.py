@@ -1,16 +1,18 @@
-"""GELU: each number times the probability that a standard normal one lies below it.
+"""GELU: a number times the probability that a standard normal one is smaller.
 
-    gelu(x)  = x Phi(x),                Phi(x) = (1 + erf(x / sqrt 2)) / 2
-    gelu'(x) = Phi(x) + x phi(x),       phi(x) = exp(-x^2 / 2) / sqrt(2 pi)
+    out = x P(x),       P(x) = (1 + erf(x / sqrt 2)) / 2                      approximate="none"
+                        P(x) = (1 + tanh(u)) / 2,  u = a (x + b x^3)          approximate="tanh"
 
-GPT-2 was trained with an approximation by tanh, close enough to look the same and different enough
-that weights want the one they were trained with:
+with a = sqrt(2 / pi) and b = 0.044715. GPT-2 was trained with the second form.
 
-    gelu(x)  ~ x s,   s = (1 + tanh u) / 2,   u = sqrt(2 / pi) (x + 0.044715 x^3)
-    gelu'(x) ~ s + 2 x s (1 - s) u',          u' = sqrt(2 / pi) (1 + 3 * 0.044715 x^2)
+Derivative: P(x) + x P'(x), where
 
-For large |x| the slope is exactly 0 or 1: the other terms are products with a factor that has
-underflowed to 0, and x is kept from overflowing before it meets them.
+    P'(x) = exp(-x^2 / 2) / sqrt(2 pi)
+    P'(x) = (1 - tanh(u)^2) / 2 * a (1 + 3 b x^2)
+
+It is 1 for large x and 0 for very negative x. There a power of a huge x meets a factor that has
+vanished; in P' x is held within +-CLIP, where P' is 0 to rounding already, so that no infinity
+times 0 arises.
 
 Shapes: all (...). Source: Hendrycks and Gimpel 2016, "Gaussian error linear units", section 2.
 """
@@ -25,158 +27,182 @@ from minillm import backend
 from minillm.backend import Array
 from minillm.errors import InputError
 from minillm.jit import jit, prange
-from minillm.kernels.vector_math import DOUBLE, SINGLE, erf, exp, sigmoid
+from minillm.kernels.layout import PART, flat
+from minillm.kernels.vector_math import DOUBLE, erf, exp, sigmoid
 
-SQRT_HALF = math.sqrt(0.5)
-PHI_SCALE = 1 / math.sqrt(2 * math.pi)
-TANH_SCALE, CUBE = math.sqrt(2 / math.pi), 0.044715
-FLAT = 40.0  # beyond it, exp(-x^2 / 2) and the tails of tanh are 0 even in float64
+ROOT_HALF = math.sqrt(0.5)
+PEAK = 1 / math.sqrt(2 * math.pi)  # of the normal density
+A, B = math.sqrt(2 / math.pi), 0.044715
+CLIP = {"none": 40.0, "tanh": 10.0}
+ERF_CLIP, TANH_CLIP = CLIP["none"], CLIP["tanh"]
 
 # ------------------------------------------------------------------------------- reference
 
 
 def forward_reference(x: Array, approximate: str = "none") -> Array:
-    """GELU of `x` (...): exact, or with `approximate="tanh"` as GPT-2 has it."""
-    return x * _share(x, approximate)
+    """GELU of every number of `x` (...)."""
+    return x * _probability(x, approximate)
 
 
 def backward_reference(dout: Array, x: Array, approximate: str = "none") -> Array:
-    """Gradient of `x` (...)."""
+    """Gradient of `x` (...) from `dout` (...)."""
     xp = backend.array_module(x)
-    share, near = _share(x, approximate), xp.clip(x, -FLAT, FLAT)
-    if approximate == "tanh":
-        slope = 2 * TANH_SCALE * (1 + 3 * CUBE * near * near)
-        return dout * (share + near * share * (1 - share) * slope)
-    return dout * (share + near * (PHI_SCALE * xp.exp(-0.5 * near * near)))
+    held = xp.clip(x, -CLIP[approximate], CLIP[approximate])
+    if approximate == "none":
+        density = PEAK * xp.exp(-0.5 * held * held)
+    else:
+        t = xp.tanh(A * (held + B * held**3))
+        density = 0.5 * (1 - t * t) * (A * (1 + 3 * B * held * held))
+    return dout * (_probability(x, approximate) + held * density)
 
 
-def _share(x: Array, approximate: str) -> Array:
-    """What `x` is multiplied by: Phi(x) or its approximation."""
+def _probability(x: Array, approximate: str) -> Array:
     xp = backend.array_module(x)
-    if approximate == "tanh":
-        near = xp.clip(x, -FLAT, FLAT)
-        return 0.5 * (1 + xp.tanh(TANH_SCALE * (near + CUBE * near**3)))
-    return 0.5 * (1 + _erf(x * SQRT_HALF))
+    if approximate == "none":
+        return 0.5 * (1 + _erf(x * ROOT_HALF))
+    held = xp.clip(x, -CLIP["tanh"], CLIP["tanh"])
+    return 0.5 * (1 + xp.tanh(A * (held + B * held**3)))
 
 
 def _erf(x: Array) -> Array:
-    """The error function, which array modules lack: the formulas of vector_math.py on arrays."""
+    """The error function, which array modules lack, by vector_math.py's formula."""
     xp = backend.array_module(x)
-    c = SINGLE if x.dtype == np.float32 else DOUBLE
-    size = xp.minimum(xp.abs(x), c.erf_most)  # beyond, it is +-1 to rounding
-    square = size * size
-    series = size * _polynomial(square, c.erf_series)
-    ratio = _polynomial(size, c.erf_tail_above) / _polynomial(size, c.erf_tail_below)
-    return xp.sign(x) * xp.where(size < c.erf_middle, series, 1 - xp.exp(-square) * ratio)
+    size = xp.minimum(xp.abs(x), DOUBLE.erf_most.item())
+    series, above, below = (
+        _polynomial(argument, coefficients)
+        for argument, coefficients in [
+            (size * size, DOUBLE.erf_series),
+            (size, DOUBLE.erf_tail_above),
+            (size, DOUBLE.erf_tail_below),
+        ]
+    )
+    tail = 1 - xp.exp(-size * size) * above / below
+    return xp.sign(x) * xp.where(size < DOUBLE.erf_middle.item(), size * series, tail)
 
 
 def _polynomial(x: Array, coefficients: tuple) -> Array:
-    value = x * 0 + coefficients[-1]
+    value = coefficients[-1].item() + 0 * x
     for coefficient in reversed(coefficients[:-1]):
-        value = value * x + coefficient
+        value = value * x + coefficient.item()
     return value
 
 
 # ------------------------------------------------------------------------------- fast twin
 #
-# One pass over memory, in parallel parts. erf and the exponentials are plain arithmetic
-# (vector_math.py), so a part is computed in whole vectors. (1 + tanh u) / 2 is sigmoid(2u).
-
-PART = 1 << 13
+# One pass over memory, in parts that run in parallel, with functions made of plain arithmetic
+# (vector_math.py), so that each loop works on whole vectors. For the second form, (1 + tanh(u)) / 2
+# is sigmoid(2u), whose digits are not lost where it is small.
 
 
 def forward_fast(x: Array, approximate: str = "none") -> Array:
     out = np.empty(x.shape, x.dtype)
-    _forward_parts(np.ascontiguousarray(x).reshape(-1), out.reshape(-1), approximate == "tanh")
+    forward = _erf_forward if approximate == "none" else _tanh_forward
+    forward(flat(x), out.reshape(-1))
     return out
 
 
 def backward_fast(dout: Array, x: Array, approximate: str = "none") -> Array:
     dx = np.empty(x.shape, x.dtype)
-    flat = [np.ascontiguousarray(array).reshape(-1) for array in (dout, x)]
-    _backward_parts(*flat, dx.reshape(-1), approximate == "tanh")
+    backward = _erf_backward if approximate == "none" else _tanh_backward
+    backward(flat(dout), flat(x), dx.reshape(-1))
     return dx
 
 
-@jit(reads=("x",), parallel=True)
-def _forward_parts(x, out, by_tanh):
-    for part in prange((x.size + PART - 1) // PART):
-        start, stop = part * PART, min((part + 1) * PART, x.size)
-        if by_tanh:
-            _forward_tanh(x[start:stop], out[start:stop])
-        else:
-            _forward_erf(x[start:stop], out[start:stop])
-
-
 @jit
-def _forward_erf(x, out):
-    half, one, scale = x.dtype.type(0.5), x.dtype.type(1), x.dtype.type(SQRT_HALF)
+def _erf_forward_part(x, out):
+    number = x.dtype.type
+    half, one, root_half = number(0.5), number(1), number(ROOT_HALF)
     for i in range(x.size):
-        out[i] = x[i] * (half * (one + erf(x[i] * scale)))
+        out[i] = x[i] * (half * (one + erf(x[i] * root_half)))
 
 
 @jit
-def _forward_tanh(x, out):
+def _erf_backward_part(dout, x, dx):
+    number = x.dtype.type
+    half, one, root_half = number(0.5), number(1), number(ROOT_HALF)
+    peak, most = number(PEAK), number(ERF_CLIP)
     for i in range(x.size):
-        out[i] = x[i] * _tanh_share(x[i], x.dtype.type(2 * TANH_SCALE), x.dtype.type(CUBE))
+        held = min(most, max(-most, x[i]))
+        density = peak * exp(-half * held * held)
+        dx[i] = dout[i] * (half * (one + erf(x[i] * root_half)) + held * density)
 
 
 @jit
-def _tanh_share(x, scale, cube):
-    return sigmoid(scale * (x + cube * (x * x * x)))
-
-
-@jit(reads=("dout", "x"), parallel=True)
-def _backward_parts(dout, x, dx, by_tanh):
-    for part in prange((x.size + PART - 1) // PART):
-        start, stop = part * PART, min((part + 1) * PART, x.size)
-        if by_tanh:
-            _backward_tanh(dout[start:stop], x[start:stop], dx[start:stop])
-        else:
-            _backward_erf(dout[start:stop], x[start:stop], dx[start:stop])
-
-
-@jit
-def _backward_erf(dout, x, dx):
-    half, one, scale = x.dtype.type(0.5), x.dtype.type(1), x.dtype.type(SQRT_HALF)
-    most, phi_scale = x.dtype.type(FLAT), x.dtype.type(PHI_SCALE)
+def _tanh_forward_part(x, out):
+    number = x.dtype.type
+    one, twice_a, b, most = number(1), number(2 * A), number(B), number(TANH_CLIP)
     for i in range(x.size):
-        near = _near(x[i], most)
-        share = half * (one + erf(x[i] * scale))
-        dx[i] = dout[i] * (share + near * (phi_scale * exp(-half * (near * near))))
+        held = min(most, max(-most, x[i]))
+        out[i] = x[i] * sigmoid(twice_a * held * (one + b * held * held))
 
 
 @jit
-def _backward_tanh(dout, x, dx):
-    one, most = x.dtype.type(1), x.dtype.type(FLAT)
-    scale, cube = x.dtype.type(2 * TANH_SCALE), x.dtype.type(CUBE)
+def _tanh_backward_part(dout, x, dx):
+    number = x.dtype.type
+    one, twice_a, b, most = number(1), number(2 * A), number(B), number(TANH_CLIP)
+    three_b = number(3 * B)
     for i in range(x.size):
-        near = _near(x[i], most)
-        share = _tanh_share(near, scale, cube)
-        slope = scale * (one + x.dtype.type(3) * cube * (near * near))
-        dx[i] = dout[i] * (share + near * (share * (one - share)) * slope)
+        held = min(most, max(-most, x[i]))
+        square = held * held
+        s = sigmoid(twice_a * held * (one + b * square))
+        density = s * (one - s) * (twice_a * (one + three_b * square))
+        dx[i] = dout[i] * (s + held * density)
 
 
-@jit
-def _near(x, most):
-    """`x` brought into [-most, most]; NaN stays."""
-    return most if x > most else (-most if x < -most else x)
+@jit(parallel=True)
+def _erf_forward(x, out):
+    if x.size < 2 * PART:
+        _erf_forward_part(x, out)
+    else:
+        for part in prange((x.size + PART - 1) // PART):
+            i, j = part * PART, min((part + 1) * PART, x.size)
+            _erf_forward_part(x[i:j], out[i:j])
+
+
+@jit(parallel=True)
+def _erf_backward(dout, x, dx):
+    if x.size < 2 * PART:
+        _erf_backward_part(dout, x, dx)
+    else:
+        for part in prange((x.size + PART - 1) // PART):
+            i, j = part * PART, min((part + 1) * PART, x.size)
+            _erf_backward_part(dout[i:j], x[i:j], dx[i:j])
+
+
+@jit(parallel=True)
+def _tanh_forward(x, out):
+    if x.size < 2 * PART:
+        _tanh_forward_part(x, out)
+    else:
+        for part in prange((x.size + PART - 1) // PART):
+            i, j = part * PART, min((part + 1) * PART, x.size)
+            _tanh_forward_part(x[i:j], out[i:j])
+
+
+@jit(parallel=True)
+def _tanh_backward(dout, x, dx):
+    if x.size < 2 * PART:
+        _tanh_backward_part(dout, x, dx)
+    else:
+        for part in prange((x.size + PART - 1) // PART):
+            i, j = part * PART, min((part + 1) * PART, x.size)
+            _tanh_backward_part(dout[i:j], x[i:j], dx[i:j])
 
 
 # ---------------------------------------------------------------------------------- public
 
 
 def forward(x: Array, approximate: str = "none") -> Array:
-    """GELU of `x` (...), float32 or float64.
+    """GELU of every number of `x` (...), float32 or float64; `approximate` is "none" or "tanh".
 
-    `approximate` is "none" (exact, by erf) or "tanh". Raises `InputError` for anything else.
+    Raises `InputError` for another `approximate`.
     """
     _check(approximate)
     return forward_fast(x, approximate) if backend.fast(x) else forward_reference(x, approximate)
 
 
 def backward(dout: Array, x: Array, approximate: str = "none") -> Array:
-    """Gradient of `forward`'s input `x`; `dout`, `x` (...)."""
+    """Gradient of `forward`'s input; `dout` and the input `x` are (...)."""
     _check(approximate)
     if backend.fast(dout, x):
         return backward_fast(dout, x, approximate)
@@ -184,5 +210,5 @@ def backward(dout: Array, x: Array, approximate: str = "none") -> Array:
 
 
 def _check(approximate: str) -> None:
-    if approximate not in ("none", "tanh"):
-        raise InputError(f'approximate is {approximate!r}; it takes "none" or "tanh"')
+    if approximate not in CLIP:
+        raise InputError(f"GELU's approximate is {approximate!r}; it is 'none' or 'tanh'")
