@@ -99,7 +99,7 @@ def _parser(command: str | None) -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"minillm {minillm.__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    commands = parser.add_subparsers(metavar="COMMAND", help=argparse.SUPPRESS)
+    commands = parser.add_subparsers(metavar="COMMAND", prog="minillm", help=argparse.SUPPRESS)
     for name, (file, help) in COMMANDS.items():
         leaf = commands.add_parser(name, description=help)
         if name == command:
