@@ -40,6 +40,7 @@ import numpy as np
 from minillm import backend
 from minillm.backend import Array
 from minillm.errors import InputError
+from minillm.kernels.attention_tiles import backward_fast, forward_fast
 
 # ----------------------------------------------------------------------------------- masks
 
@@ -205,7 +206,8 @@ def forward(
     logarithm of each query's sum of exponentials (-inf for a query that sees nothing), which
     `backward` needs. Keys and values that nobody sees must still be finite numbers.
     """
-    return forward_reference(q, k, v, first, last, scale)
+    run = forward_fast if backend.fast(q, k, v) else forward_reference
+    return run(q, k, v, first, last, scale)
 
 
 def backward(
@@ -224,4 +226,5 @@ def backward(
     `dout` (B, H, T, D) is the gradient of `out`; `out` and `lse` are the forward's results and the
     rest its arguments. The gradient of a key that no query sees is exactly zero.
     """
-    return backward_reference(dout, q, k, v, out, lse, first, last, scale)
+    run = backward_fast if backend.fast(dout, q, k, v) else backward_reference
+    return run(dout, q, k, v, out, lse, first, last, scale)
