@@ -37,6 +37,11 @@ def picks(index: tuple[Any, ...]) -> bool:
     return any(hasattr(part, "dtype") for part in index)
 
 
+def may_repeat(index: tuple[Any, ...]) -> bool:
+    """Whether an index can name an element twice, as arrays of integers can."""
+    return any(hasattr(part, "dtype") and part.dtype.kind in "iu" for part in index)
+
+
 def integers(values: Any) -> Array:
     """Token ids, as a copy that nobody changes before the backward pass.
 

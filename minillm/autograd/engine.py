@@ -40,7 +40,7 @@ def graph_is_retained() -> bool:
 
 
 def backward(output: Tensor, seed: Array, retain_graph: bool) -> None:
-    """Add to the `.grad` of every leaf below `output`, starting from d(final)/d(output) = `seed`."""
+    """Add to the `.grad` of all leaves below `output`; `seed` is d(final)/d(output)."""
 
     def arrive(node: Tensor, gradient: Array, own: bool) -> None:
         if node._backward is not None:

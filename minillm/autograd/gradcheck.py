@@ -5,9 +5,9 @@ For a scalar loss L, a tensor x in it and a direction u of length one, a right g
     (L(x + h u) - L(x - h u)) / 2h  =  <g, u>  +  O(h^2)                (central differences)
 
 so two runs of the forward pass test all of g at once: a random u has a share in every coordinate,
-and an error anywhere shows. Where the two sides differ, the direction is cut in half again and again
-until one coordinate is left. And since any tensor on the way can be moved by h u as well as a leaf
-can, the operation whose backward went wrong is found too: all gradients above it are right.
+and an error anywhere shows. Where the two sides differ, the direction is cut in half again and
+again until one coordinate is left. And since any tensor on the way can be moved by h u as well as a
+leaf can, the operation whose backward went wrong is found too: all gradients above it are right.
 
 A function with kinks (ReLU) may have one between x - h u and x + h u. So a difference counts only
 if it is there with a larger and a smaller h too.
@@ -99,7 +99,7 @@ class _Check:
         self.weights = [self._direction(result.shape) for result in results]
 
     def run(self) -> float:
-        """The largest relative difference; raises `GradientError` at the first that is too large."""
+        """The largest relative difference; raises `GradientError` where one is too large."""
         loss = self._loss()
         if not loss.requires_grad:
             raise InputError("nothing to check: the result does not depend on any input")

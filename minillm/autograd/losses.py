@@ -1,7 +1,7 @@
 """Losses of a language model: how surprised it is by the next token, and who counts.
 
 The loss of one token is minus the log of the probability that the model gave it. The mean over a
-batch is weighted: sum(weights * losses) / sum(weights), where an ignored target (-100) has weight 0.
+batch is weighted: sum(weights * losses) / sum(weights), with weight 0 for an ignored target (-100).
 A batch cut into pieces has the same mean only if every piece is divided by the weights of the whole
 batch; that is what `normalizer` is for.
 """
@@ -33,7 +33,7 @@ def cross_entropy(
 
     A target of -100 is ignored. `weights` (...) are constants that multiply the losses.
     `reduction`: "mean" is sum(weights * losses) / sum(weights) over targets not ignored, and 0
-    where there is none; "sum" leaves the division out; "none" gives every loss, shaped as `targets`.
+    where there is none; "sum" leaves the division out; "none" gives each loss, in the targets' shape.
 
     With `consume`, backward writes the gradient over the logits instead of making a second array
     of their size. Reading them afterwards raises `GraphError`. Where somebody still needs them (a

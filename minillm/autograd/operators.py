@@ -96,7 +96,7 @@ class Operators:
         return self._record("neg", -self.array, (self,), backward, saves="nothing")
 
     def __matmul__(self, other: Any) -> Tensor:
-        """a (..., M, K) @ b (..., K, N) with broadcast batches; a vector stands for one row or column."""
+        """a (..., M, K) @ b (..., K, N); batches broadcast, a vector is one row or one column."""
         other = self._other(other)
         a, b = self.array, other.array
         if a.ndim == 1:
@@ -187,7 +187,7 @@ class Operators:
         return self._record("tanh", out, (self,), backward, saves="output")
 
     def astype(self, dtype: Any) -> Tensor:
-        """The same values as another floating-point type; the engine gives gradients back in ours."""
+        """The same values in another floating-point type; gradients come back in this one."""
 
         def backward(dout: Array) -> tuple[Array]:
             return (dout,)
@@ -261,17 +261,17 @@ class Operators:
         """Elements by integers, slices, None, `...`, integer arrays or boolean masks."""
         index = arrays.plain_index(index)
         x, xp = self.array, backend.array_module(self.array)
-        shape, picks = x.shape, arrays.picks(index)
+        shape, may_repeat = x.shape, arrays.may_repeat(index)
 
         def backward(dout: Array) -> tuple[Array]:
             dx = xp.zeros(shape, dout.dtype)
-            if picks:  # an element picked twice collects both gradients
+            if may_repeat:  # an element picked twice collects both gradients
                 xp.add.at(dx, index, dout)
             else:
                 dx[index] = dout
             return (dx,)
 
-        if picks:
+        if arrays.picks(index):
             return self._record("getitem", x[index], (self,), backward, saves="nothing")
         return self._view("getitem", x[index], backward)
 

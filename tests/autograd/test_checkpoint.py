@@ -24,7 +24,7 @@ def plainly(function: Callable[..., Any], *inputs: Any) -> Any:
 
 
 def both_ways(build: Callable[[Callable], tuple[Tensor, list[Tensor]]]) -> list[np.ndarray]:
-    """The gradients that `build(checkpoint)` gives, after checking them against `build(plainly)`."""
+    """The gradients that `build(checkpoint)` gives, checked against those of `build(plainly)`."""
     results = []
     for way in (plainly, checkpoint):
         out, inputs = build(way)
