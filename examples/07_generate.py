@@ -118,7 +118,7 @@ assert together == alone  # who else is in the batch makes no difference
 
 print("\nStreamed up to 'picked?', past the 64 characters that the model sees at once:\n  ", end="")
 shown = ""
-for token in stream(model, [tokenizer.encode("Peter Piper")], 300, SamplingConfig(0.5), seed=3,
+for token in stream(model, [tokenizer.encode("Peter Piper")], 400, SamplingConfig(0.3), seed=3,
                     stop=["picked?"], tokenizer=tokenizer):  # fmt: skip
     shown += token.text
     print(token.text.replace("\n", " / "), end="", flush=True)

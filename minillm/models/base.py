@@ -73,7 +73,7 @@ class Place:
     """
 
     ids: Array
-    positions: np.ndarray
+    positions: Array
     visible: tuple[Array, Array]
     cache: KVCache | None
 
@@ -206,7 +206,7 @@ class LanguageModel(Module):
         elif documents is not None:
             positions = _within_documents(np.asarray(backend.to_numpy(documents)), (B, T))
         visible = visible_keys(T, past + T, padding_mask=real, documents=documents)
-        return Place(ids, positions, visible, cache)
+        return Place(ids, backend.asarray(positions), visible, cache)
 
     def _check_ids(self, ids: Array) -> None:
         if ids.ndim != 2 or ids.dtype.kind not in "iu":

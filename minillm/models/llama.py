@@ -33,7 +33,6 @@ from typing import Any
 
 import numpy as np
 
-from minillm import backend
 from minillm.autograd import Tensor
 from minillm.autograd import functional as F
 from minillm.autograd.checkpoint import checkpoint
@@ -106,9 +105,8 @@ class Llama(LanguageModel):
         c = self.config
         place = self.place(ids, cache, padding_mask, documents)
         x = self.dropout(self.token_embedding(place.ids))  # (B, T, C)
-        positions = backend.asarray(place.positions)
-        cos, sin = rotary.tables(positions, c.d_model // c.n_head, c.rope_theta)
-        rotation = cos.astype(x.dtype), sin.astype(x.dtype)  # (B or 1, T, D/2)
+        d_head = c.d_model // c.n_head
+        rotation = rotary.tables(place.positions, d_head, c.rope_theta, x.dtype)  # (B or 1, T, D/2)
         for layer, block in enumerate(self.blocks):
             if self.recompute and self.training:
                 x = checkpoint(partial(block, layer=layer, place=place, rotation=rotation), x)
@@ -122,7 +120,7 @@ class Llama(LanguageModel):
         c = self.config
         kv = c.d_model * c.n_kv_head // c.n_head
         queries = (3 if c.qk_norm else 2) * (c.d_model + kv) + kv  # made, normed, rotated; values
-        wide = 2 + 2 + 2 + 2 + (2 if c.dropout else 0)  # heads twice, 2 out, 2 norms, 2 sums
+        wide = 1 + 2 + 2 + 2 + (2 if c.dropout else 0)  # heads, 2 out, 2 norms, 2 sums
         return queries + wide * c.d_model + 3 * c.d_ff
 
     def _cache_shape(self) -> tuple[int, int, int]:

@@ -241,7 +241,7 @@ def test_memory_estimate_is_what_a_forward_pass_leaves(name, changes):
         finally:
             tracemalloc.stop()
     estimate = model.memory_estimate(8, 64)
-    assert loss.requires_grad and abs(left / estimate.activations - 1) < 0.05
+    assert loss.requires_grad and abs(left / estimate.activations - 1) < 0.08
     assert estimate.total - estimate.activations == 16 * model.num_parameters()
     model.recompute = True
     assert model.memory_estimate(8, 64).activations < estimate.activations / 2
