@@ -31,7 +31,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -39,18 +40,16 @@ import numpy as np
 
 from minillm.errors import InputError
 from minillm.tokenizer import patterns
-from minillm.tokenizer.base import (
-    Ids,
-    Text,
-    Tokenizer,
-    number_special,
-    read_bytes,
-    to_bytes,
-    to_ids,
-)
-from minillm.tokenizer.bpe_training import Progress, learn_merges
+from minillm.tokenizer.base import Ids, Text, Tokenizer, number_special, to_bytes, to_ids
+from minillm.tokenizer.bpe_counting import Progress, count_words
+from minillm.tokenizer.bpe_decoding import Spelling
+from minillm.tokenizer.bpe_encoding import Machine, build_machine, encode_group
+from minillm.tokenizer.bpe_training import learn_from_arrays
 from minillm.tokenizer.chat import SPECIAL_TOKENS
+from minillm.tokenizer.pieces import groups_of, in_parallel
 from minillm.tokenizer.printable import from_printable, to_printable
+from minillm.tokenizer.scanner import RULES
+from minillm.tokenizer.vocabulary import ids_by_bytes, ids_of_merges
 
 Pair = tuple[int, int]
 
@@ -151,15 +150,15 @@ class BPETokenizer(Tokenizer):
 
         Raises `InputError` where these contradict each other.
         """
+        patterns.compiled(pattern)
         self.tokens = list(tokens)
         self.merges = np.asarray(list(merges), np.int32).reshape(-1, 2)
         self.special_tokens = dict(special_tokens or {})
         self.pattern = pattern
         self.whole_words = whole_words
-        patterns.compiled(pattern)
-        self._id_of = self._checked_tokens()
-        self._ranks = self._checked_merges()
-        self._cache: dict[bytes, list[int]] = {}
+        self._id_of = ids_by_bytes(self.tokens, self.special_tokens)
+        self._symbols = [number for token, number in self._id_of.items() if len(token) == 1]
+        self._made = ids_of_merges(self.tokens, self._id_of, self.merges, self._symbols)
 
     @classmethod
     def of_bytes(cls, special_tokens: Collection[str] = (), pattern: str = "gpt4") -> BPETokenizer:
@@ -214,98 +213,83 @@ class BPETokenizer(Tokenizer):
                 f"a vocabulary of {vocab_size} is too small: it takes at least {least}, for 256 "
                 f"bytes and {len(special)} special tokens"
             )
-        words: Counter[bytes] = Counter()
         single = isinstance(texts, str | bytes | os.PathLike)
-        for text in [texts] if single else texts:
-            is_file = isinstance(text, os.PathLike)
-            data = read_bytes(text, errors) if is_file else to_bytes(text)
-            words.update(patterns.split(data, pattern))
-        if not words:
+        words = count_words([texts] if single else texts, pattern, errors, progress)
+        if not len(words[0]):
             raise InputError("the text is empty: there is nothing to learn a vocabulary from")
-        merges = learn_merges(words, vocab_size - least, min_frequency, max_token_length, progress)
+        merges = learn_from_arrays(
+            *words, vocab_size - least, min_frequency, max_token_length, progress
+        )
         return cls.from_merges(merges.tolist(), special_tokens, pattern)
 
     # ---------------------------------------------------------------- encoding and decoding
 
-    def _encode(self, data: bytes) -> np.ndarray:
-        ids: list[int] = []
-        for word in patterns.split(data, self.pattern):
-            known = self._cache.get(word)
-            if known is None:
-                known = merge_plainly([self._byte_ids[byte] for byte in word], self._ranks)
-                self._cache[word] = known
-            ids.extend(known)
-        return np.array(ids, np.int32)
+    @cached_property
+    def _machine(self) -> Machine:
+        """The vocabulary as the compiled loops want it."""
+        # A byte that has no token becomes an id of its own, one past the last, and then an error.
+        single = np.full(256, len(self.tokens), np.int32)
+        for number in self._symbols:
+            single[(self.tokens[number] or b"")[0]] = number
+        symbols = np.array([*self._symbols, len(self.tokens)], np.int32)
+        return build_machine(
+            [*self.tokens, None], symbols, self.merges, self._made, single, self.whole_words
+        )
 
-    def token_bytes(self, token: int) -> bytes:
-        if token in self._spelling:
-            return self._spelling[token]
-        if not 0 <= token < len(self.tokens) or self.tokens[token] is None:
-            raise self._out_of_range(token)
-        return self.tokens[token]
+    def _encode(self, data: bytes) -> np.ndarray:
+        return self._encode_joined(data, [len(data)])[0]
+
+    def encode_batch(
+        self, texts: Iterable[Text], allowed_special: str | Collection[str] = "none"
+    ) -> list[np.ndarray]:
+        """`encode_array` of every text, in order, many at a time and on all threads."""
+        pieces = [to_bytes(text) for text in texts]
+        if any(self._allowed(data, allowed_special) for data in pieces[:1]):
+            return [self.encode_array(data, allowed_special) for data in pieces]
+        for data in pieces:
+            self._allowed(data, allowed_special)
+        return self._encode_joined(b"".join(pieces), np.cumsum([len(data) for data in pieces]))
+
+    def _encode_joined(self, data: bytes, ends: Sequence[int]) -> list[np.ndarray]:
+        """The ids of texts that lie in `data` end to end."""
+        machine, text = self._machine, np.frombuffer(data, np.uint8)
+        rules = RULES.get(self.pattern)
+        if rules is None:  # a pattern of one's own: `regex` cuts, and each word counts as a text
+            rules, words = RULES["whole"], patterns.word_ends(data, ends, self.pattern)
+        else:
+            words = ends
+        groups = groups_of(rules, text, words)
+        parts = in_parallel(lambda group: encode_group(machine, rules, text, group), groups)
+        ids = np.concatenate([part for part, _ in parts]) if parts else np.empty(0, np.int32)
+        if len(ids) and ids.max() == len(self.tokens):
+            where = int(machine.length[ids[: np.argmax(ids)]].sum())
+            raise InputError(f"byte 0x{data[where]:02x} has no token in this vocabulary")
+        if len(ends) == 1:
+            return [ids]
+        untils = np.concatenate([group[:, 1] for group in groups] or [np.empty(0, np.int64)])
+        counts = np.concatenate([counts for _, counts in parts] or [np.empty(0, np.int64)])
+        totals = np.concatenate([[0], np.cumsum(counts)])
+        borders = totals[np.searchsorted(untils, ends, "right")].tolist()
+        return [ids[a:b] for a, b in pairwise([0, *borders])]
+
+    @cached_property
+    def _spelling(self) -> Spelling:
+        special = {number: name.encode() for name, number in self.special_tokens.items()}
+        return Spelling(self.tokens, special)
 
     def decode_bytes(self, ids: Ids) -> bytes:
-        array = to_ids(ids)
-        if array.size and array.min() < 0:
-            raise self._out_of_range(int(array.min()))
-        try:
-            return b"".join([self.tokens[token] for token in array.tolist()])
-        except (IndexError, TypeError):
-            return super().decode_bytes(array)
+        result = self._spelling.join(to_ids(ids))
+        if isinstance(result, int):
+            raise self._out_of_range(result)
+        return result
+
+    def token_bytes(self, token: int) -> bytes:
+        return self.decode_bytes([token])
 
     def _size(self) -> int:
         return len(self.tokens)
 
-    # ---------------------------------------------------------------- checks and files
-
-    def _checked_tokens(self) -> dict[bytes, int]:
-        """Bytes to id. Raises `InputError` for duplicates and missing bytes."""
-        id_of: dict[bytes, int] = {}
-        for number, token in enumerate(self.tokens):
-            if token is None:
-                continue
-            if token in id_of:
-                raise InputError(f"ids {id_of[token]} and {number} are the same token {token!r}")
-            id_of[token] = number
-        missing = [byte for byte in range(256) if bytes([byte]) not in id_of]
-        if missing:
-            raise InputError(
-                f"the vocabulary has no token for {len(missing)} of the 256 bytes, "
-                f"the first 0x{missing[0]:02x}; a byte-level vocabulary needs them all"
-            )
-        taken: dict[int, str] = {}
-        for name, number in self.special_tokens.items():
-            if number in taken:
-                raise InputError(f"special tokens {taken[number]!r} and {name!r} share id {number}")
-            if number < len(self.tokens) and self.tokens[number] is not None:
-                raise InputError(
-                    f"special token {name!r} has id {number}, which is the learned token "
-                    f"{self.tokens[number]!r}"
-                )
-            taken[number] = name
-        self._byte_ids = [id_of[bytes([byte])] for byte in range(256)]
-        self._spelling = {number: name.encode() for name, number in self.special_tokens.items()}
-        return id_of
-
-    def _checked_merges(self) -> dict[Pair, tuple[int, int]]:
-        """Each pair's rank and what it becomes. Raises `InputError` where a merge is impossible."""
-        ranks: dict[Pair, tuple[int, int]] = {}
-        made = set(self._byte_ids)
-        for rank, (a, b) in enumerate(self.merges.tolist()):
-            parts = [self.tokens[z] if 0 <= z < len(self.tokens) else None for z in (a, b)]
-            if None in parts:
-                raise InputError(f"merge {rank} joins ids {a} and {b}, which are not both tokens")
-            joined = parts[0] + parts[1]
-            if joined not in self._id_of:
-                raise InputError(f"merge {rank} makes {joined!r}, which is not in the vocabulary")
-            if (a, b) in ranks:
-                raise InputError(f"merge {rank} of {parts[0]!r} and {parts[1]!r} is there twice")
-            if a not in made or b not in made:
-                late = parts[0] if a not in made else parts[1]
-                raise InputError(f"merge {rank} is out of order: no earlier merge makes {late!r}")
-            ranks[a, b] = (rank, self._id_of[joined])
-            made.add(self._id_of[joined])
-        return ranks
+    # ---------------------------------------------------------------- files
 
     def _to_json(self) -> dict[str, Any]:
         return {

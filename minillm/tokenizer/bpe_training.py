@@ -13,55 +13,48 @@ Three facts carry the whole speed:
     an outdated count is put back with the right one; the first that is up to date is the maximum.
     And a pair that starts below the minimum frequency need not be entered at all.
 
-The words lie in one array `symbols`, one position per byte, words separated by GAP. A token that
-starts at p and ends at e is written as symbols[p] = id and symbols[e] = -1 - id (only the id where
-p = e), so both neighbours of a token are found in place, without lists of links.
+The words lie in one array `symbols`, one position per byte. A token that starts at p and ends at e
+is written as symbols[p] = id and symbols[e] = -1 - id (only the id where p = e), so both neighbours
+of a token are found in place, without lists of links. Word w is preceded by GAP - 1 - w, so that
+the weight of an occurrence is found in place as well.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
 from minillm.jit import jit
-from minillm.tokenizer.queue import grown, queue_push, queue_replace_top, table_of, table_slot
+from minillm.tokenizer.bpe_counting import Progress, from_counter
+from minillm.tokenizer.inner import inner
+from minillm.tokenizer.queue import (
+    grown,
+    grown_rows,
+    new_table,
+    pair_key,
+    queue_pop,
+    queue_push,
+    queue_replace,
+    table_slot,
+    wider_table,
+)
 
-GAP = -(2**31)  # separates words, and marks positions inside a token
+GAP = -(2**30)  # symbols below this stand between words
+INSIDE = -(2**31)  # a position in the middle of a token
+NEAR = 16  # tokens to walk back to the start of a word before searching for it
 BYTES = 256
 DONE, STOP = 0, 1  # slots of `control`: merges finished so far; 1 to stop after the present one
-_HALF = np.uint64(32)
-
-Progress = Callable[[str, int, int], None]  # called with (what is being done, done so far, of all)
+KEY, COUNT, BEGIN, END = 0, 1, 2, 3  # columns of `pairs`: ids, count, slice of `places`
+WEIGHT, NUMBER, LOST, CURSOR = 0, 1, 2, 3  # columns of `around`: see `_replace`
 
 
 def learn_merges(
-    words: Mapping[bytes, int],
-    n_merges: int,
-    min_frequency: int = 2,
-    max_token_length: int = 0,
-    progress: Progress | None = None,
+    words: Mapping[bytes, int], n_merges: int, min_frequency: int = 2, max_token_length: int = 0
 ) -> np.ndarray:
-    """The `n_merges` most frequent merges, each the most frequent pair after those before it.
-
-    Args:
-        words: how often each word occurs.
-        n_merges: stop after so many.
-        min_frequency: stop when no pair occurs so often.
-        max_token_length: make no token of more bytes than this; 0 for no limit.
-        progress: called a few times a second.
-
-    Returns the merged pairs of ids, (M, 2) int32, M <= n_merges; merge i makes id 256 + i. Of pairs
-    that are equally frequent the one with the smaller left id is merged, then the smaller right id.
-    """
-    data = b"".join(words)
-    lengths = np.fromiter(map(len, words), np.int64, len(words))
-    counts = np.fromiter(words.values(), np.int64, len(words))
-    return learn_from_arrays(
-        np.frombuffer(data, np.uint8), lengths, counts,
-        n_merges, min_frequency, max_token_length, progress,
-    )  # fmt: skip
+    """`learn_from_arrays` of words in a dictionary, each with its number of occurrences."""
+    return learn_from_arrays(*from_counter(words), n_merges, min_frequency, max_token_length)
 
 
 def learn_from_arrays(
@@ -73,16 +66,26 @@ def learn_from_arrays(
     max_token_length: int = 0,
     progress: Progress | None = None,
 ) -> np.ndarray:
-    """`learn_merges` of words laid end to end: `data` uint8, their `lengths` and `counts` int64."""
-    symbols, word_at = _lay_out(data, lengths)
+    """The merges that training finds, each the most frequent pair after those before it.
+
+    Args:
+        data: the words end to end, uint8; `lengths` and `counts` (W,) int64 say how long each is
+            and how often it occurs.
+        n_merges: stop after so many.
+        min_frequency: stop when no pair occurs so often.
+        max_token_length: make no token of more bytes than this; 0 for no limit.
+        progress: called a few times a second.
+
+    Returns the merged pairs of ids, (M, 2) int32, M <= n_merges; merge i makes id 256 + i. Of pairs
+    that are equally frequent the one with the smaller left id is merged, then the smaller right id.
+    """
+    symbols, starts = _lay_out(data, lengths)
     control = np.zeros(2, np.int64)
+    least, longest = max(min_frequency, 1), max_token_length or len(symbols)
     found: list[np.ndarray] = []
 
     def work() -> None:
-        longest = max_token_length or 2**31
-        found.append(
-            _learn(symbols, word_at, counts, n_merges, max(min_frequency, 1), longest, control)
-        )
+        found.append(_learn(symbols, starts, counts, n_merges, least, longest, control))
 
     if progress is None:
         work()
@@ -103,207 +106,216 @@ def learn_from_arrays(
 
 @jit
 def _lay_out(data, lengths):
-    """`symbols` and, for each of its positions, the number of the word it lies in."""
-    size = data.size + lengths.size + 1
-    symbols = np.full(size, GAP, np.int32)
-    word_at = np.zeros(size, np.int32)
-    source, target = 0, 1
+    """`symbols`, and where in it each word starts."""
+    symbols = np.full(data.size + lengths.size + 1, GAP - 1, np.int32)
+    starts = np.empty(lengths.size, np.int32)
+    source, target = 0, 0
     for word in range(lengths.size):
-        for _ in range(lengths[word]):
-            symbols[target] = data[source]
-            word_at[target] = word
-            source += 1
-            target += 1
-        target += 1
-    return symbols, word_at
+        symbols[target] = GAP - 1 - word
+        starts[word] = target + 1
+        for i in range(lengths[word]):
+            symbols[target + 1 + i] = data[source + i]
+        source += lengths[word]
+        target += lengths[word] + 1
+    return symbols, starts
 
 
 @jit
-def _first_pairs(symbols, word_at, word_counts, min_frequency):
-    """The pairs of bytes that occur often enough: keys, counts, slices of places, and the places."""
-    occurrences = np.zeros(BYTES * BYTES, np.int64)
-    counts = np.zeros(BYTES * BYTES, np.int64)
-    for p in range(symbols.size - 1):
-        if symbols[p] >= 0 and symbols[p + 1] >= 0:
+def _first_pairs(symbols, starts, word_counts, least):
+    """The pairs of bytes that occur at least `least` times: rows of `pairs`, and `places`."""
+    weights = np.zeros(BYTES * BYTES, np.int64)
+    numbers = np.zeros(BYTES * BYTES, np.int64)
+    for word in range(starts.size):
+        p = starts[word]
+        while symbols[p + 1] >= 0:
             pair = symbols[p] * BYTES + symbols[p + 1]
-            occurrences[pair] += 1
-            counts[pair] += word_counts[word_at[p]]
+            weights[pair] += word_counts[word]
+            numbers[pair] += 1
+            p += 1
+    pairs = np.empty((np.count_nonzero(weights >= least), 4), np.int64)
+    cursor = np.full(BYTES * BYTES, -1, np.int64)
     n_pairs, n_places = 0, 0
     for pair in range(BYTES * BYTES):
-        if counts[pair] >= min_frequency:
+        if weights[pair] >= least:
+            cursor[pair] = n_places
+            pairs[n_pairs, KEY] = pair_key(pair // BYTES, pair % BYTES)
+            pairs[n_pairs, COUNT] = weights[pair]
+            pairs[n_pairs, BEGIN] = n_places
+            n_places += numbers[pair]
+            pairs[n_pairs, END] = n_places
             n_pairs += 1
-            n_places += occurrences[pair]
-    keys = np.empty(n_pairs, np.uint64)
-    pair_counts = np.empty(n_pairs, np.int64)
-    starts = np.empty(n_pairs + 1, np.int64)
-    cursor = np.full(BYTES * BYTES, -1, np.int64)
-    number, place = 0, 0
-    for pair in range(BYTES * BYTES):
-        if counts[pair] >= min_frequency:
-            keys[number] = (np.uint64(pair // BYTES) << _HALF) | np.uint64(pair % BYTES)
-            pair_counts[number] = counts[pair]
-            starts[number] = place
-            cursor[pair] = place
-            place += occurrences[pair]
-            number += 1
-    starts[n_pairs] = place
     places = np.empty(n_places, np.int32)
-    for p in range(symbols.size - 1):
-        if symbols[p] >= 0 and symbols[p + 1] >= 0:
+    for word in range(starts.size):
+        p = starts[word]
+        while symbols[p + 1] >= 0:
             pair = symbols[p] * BYTES + symbols[p + 1]
             if cursor[pair] >= 0:
                 places[cursor[pair]] = p
                 cursor[pair] += 1
-    return keys, pair_counts, starts[:-1].copy(), starts[1:].copy(), places
+            p += 1
+    return pairs, places
 
 
-@jit
-def _replace(symbols, word_at, word_counts, length, a, b, new, slice_, left, right, lost, events):
-    """Write `new` over every (a, b) listed in `slice_`, and note what happens around.
+@inner
+def _word_at(symbols, starts, length, p):
+    """The word in which the token at `p` lies."""
+    for _ in range(NEAR):
+        before = np.int64(symbols[p - 1])
+        if before < GAP:
+            return GAP - 1 - before
+        p -= length[before if before >= 0 else -1 - before]
+    low, high = 0, starts.size  # the last word that starts at or before p
+    while high - low > 1:
+        middle = (low + high) >> 1
+        if starts[middle] <= p:
+            low = middle
+        else:
+            high = middle
+    return np.int64(low)
 
-    `left` and `right` (V, 2) collect by neighbour: the weight and the number of occurrences that
-    (x, new) and (new, y) gain. `lost` (V,) collects the weight that (b, y) loses; (x, a) loses
-    what (x, new) gains. `events` (E, 2) lists neighbour and place, neighbours on the right as
-    -1 - id. Returns the number of events.
+
+@inner
+def _note(around, events, n_events, neighbour, weight, place):
+    """Note that `neighbour` (on the right: -1 - id) has a new pair at `place`."""
+    side, token = (0, neighbour) if neighbour >= 0 else (1, -1 - neighbour)
+    around[side, token, WEIGHT] += weight
+    around[side, token, NUMBER] += 1
+    events[n_events, 0] = neighbour
+    events[n_events, 1] = place
+
+
+@inner
+def _replace(symbols, starts, word_counts, length, a, b, new, places, begin, end, around, events):
+    """Write `new` over the pairs (a, b) at `places[begin:end]`, and note what happens around.
+
+    `around` (2, V, 4) collects for each neighbour x on the left and y on the right: the WEIGHT and
+    NUMBER of the occurrences that (x, new) and (new, y) gain, and the weight LOST by (x, a) and
+    (b, y). `events` (E, 2) lists neighbours and places. Returns the number of events.
     """
     n_events = 0
-    for p in slice_:
+    for index in range(begin, end):
+        p = np.int64(places[index])
         q = p + length[a]
         if symbols[p] != a or symbols[q] != b:
             continue  # an earlier merge took one of the two
-        weight = word_counts[word_at[p]]
-        before = symbols[p - 1]
-        if before != GAP:
+        weight = word_counts[_word_at(symbols, starts, length, p)]
+        before = np.int64(symbols[p - 1])
+        if before > GAP:
             x = before if before >= 0 else -1 - before
+            place = p - length[x]
             if x == new:  # (new, a) was noted a moment ago; now it is (new, new)
-                right[a, 0] -= weight
-                right[new, 0] += weight
-                right[new, 1] += 1
-                events[n_events, 0] = -1 - new
+                around[1, a, WEIGHT] -= weight
+                _note(around, events, n_events, -1 - x, weight, place)
             else:
-                left[x, 0] += weight
-                left[x, 1] += 1
-                events[n_events, 0] = x
-            events[n_events, 1] = p - length[x]
+                _note(around, events, n_events, x, weight, place)
+                around[0, x, LOST] += weight
             n_events += 1
         after = q + length[b]
-        y = symbols[after]
-        if y != GAP:
-            right[y, 0] += weight
-            right[y, 1] += 1
-            lost[y] += weight
-            events[n_events, 0] = -1 - y
-            events[n_events, 1] = p
+        y = np.int64(symbols[after])
+        if y >= 0:
+            _note(around, events, n_events, -1 - y, weight, p)
+            around[1, y, LOST] += weight
             n_events += 1
-        symbols[q - 1] = GAP
-        symbols[q] = GAP
+        symbols[q - 1] = INSIDE
+        symbols[q] = INSIDE
         symbols[p] = new
         symbols[after - 1] = -1 - new
     return n_events
 
 
 @jit
-def _learn(symbols, word_at, word_counts, n_merges, min_frequency, longest, control):
+def _learn(symbols, starts, word_counts, n_merges, least, longest, control):
     """The merges, (M, 2) int32."""
-    keys, counts, starts, ends, places = _first_pairs(symbols, word_at, word_counts, min_frequency)
-    n_pairs = keys.size
-    n_places = places.size
-    table_keys, table_values = table_of(keys, n_pairs)
-    queue_count = np.empty(n_pairs, np.uint64)  # the complement of the count: most frequent first
-    queue_key = np.empty(n_pairs, np.uint64)
+    pairs, places = _first_pairs(symbols, starts, word_counts, least)
+    n_pairs, n_places = pairs.shape[0], places.size
+    table = new_table(n_pairs)
+    queue = np.empty((n_pairs, 2), np.int64)  # minus the count, and the key
     for pair in range(n_pairs):
-        queue_push(queue_count, queue_key, pair, ~np.uint64(counts[pair]), keys[pair])
+        table[table_slot(table, pairs[pair, KEY])] = (pairs[pair, KEY], pair)
+        queue_push(queue, pair, -pairs[pair, COUNT], pairs[pair, KEY])
     n_queue = n_pairs
 
-    vocab = BYTES + n_merges
-    length = np.ones(vocab, np.int64)
-    left = np.zeros((vocab, 2), np.int64)
-    right = np.zeros((vocab, 2), np.int64)
-    lost = np.zeros(vocab, np.int64)
-    cursor = np.empty((2, vocab), np.int64)
-    merges = np.empty((n_merges, 2), np.int32)
+    length = np.ones(BYTES + n_merges, np.int64)
+    around = np.zeros((2, BYTES + n_merges, 4), np.int64)
     events = np.empty((1024, 2), np.int32)
-    n_made = 0
-    while n_made < n_merges and n_queue > 0 and control[STOP] == 0:
-        key = queue_key[0]
-        pair = table_values[table_slot(table_keys, key)]
-        count = ~np.uint64(counts[pair])
-        a = np.int64(key >> _HALF)
-        b = np.int64(key & np.uint64(0xFFFFFFFF))
-        if counts[pair] < min_frequency or length[a] + length[b] > longest:
-            n_queue -= 1
-            queue_replace_top(
-                queue_count, queue_key, n_queue, queue_count[n_queue], queue_key[n_queue]
-            )
+    merges = np.empty((n_merges, 2), np.int32)
+    done = 0
+    while done < n_merges and n_queue > 0 and control[STOP] == 0:
+        key = queue[0, 1]
+        pair = table[table_slot(table, key), 1]
+        count = pairs[pair, COUNT]
+        if count >= least and count != -queue[0, 0]:
+            queue_replace(queue, n_queue, -count, key)
             continue
-        if count != queue_count[0]:
-            queue_replace_top(queue_count, queue_key, n_queue, count, key)
-            continue
+        queue_pop(queue, n_queue)
         n_queue -= 1
-        queue_replace_top(queue_count, queue_key, n_queue, queue_count[n_queue], queue_key[n_queue])
+        a, b, new = key >> 32, key & 0xFFFFFFFF, BYTES + done
+        if count < least or length[a] + length[b] > longest:
+            continue
+        merges[done] = (a, b)
+        done += 1
+        control[DONE] = done
 
-        new = BYTES + n_made
         length[new] = length[a] + length[b]
-        slice_ = places[starts[pair] : ends[pair]]
-        if 2 * slice_.size > events.shape[0]:
-            events = np.empty((3 * slice_.size, 2), np.int32)
+        begin, end = pairs[pair, BEGIN], pairs[pair, END]
+        events = grown_rows(events, 2 * (end - begin))
         n_events = _replace(
-            symbols, word_at, word_counts, length, a, b, new, slice_, left, right, lost, events
+            symbols, starts, word_counts, length, a, b, new, places, begin, end, around, events
         )
-        counts[pair] = 0
-
-        # Correct the counts of the old pairs around, and enter the new pairs.
+        pairs[pair, COUNT] = 0
+        most = min(n_events, 2 * new + 2)  # new pairs: a neighbour on each side
         places = grown(places, n_places + n_events)
-        for event in range(n_events):
-            neighbour = events[event, 0]
-            on_left = neighbour >= 0
-            z = np.int64(neighbour if on_left else -1 - neighbour)
-            side = left if on_left else right
-            if side[z, 1] > 0:  # the first event of this neighbour on this side
-                if on_left:
-                    old = (np.uint64(z) << _HALF) | np.uint64(a)
-                    loss = left[z, 0]
-                    fresh = (np.uint64(z) << _HALF) | np.uint64(new)
-                else:
-                    old = (np.uint64(b) << _HALF) | np.uint64(z)
-                    loss = lost[z]
-                    fresh = (np.uint64(new) << _HALF) | np.uint64(z)
-                slot = table_slot(table_keys, old)
-                if table_keys[slot] == old and loss > 0:
-                    counts[table_values[slot]] -= loss
-                if side[z, 0] >= min_frequency:
-                    keys = grown(keys, n_pairs + 1)
-                    counts = grown(counts, n_pairs + 1)
-                    starts = grown(starts, n_pairs + 1)
-                    ends = grown(ends, n_pairs + 1)
-                    queue_count = grown(queue_count, n_queue + 1)
-                    queue_key = grown(queue_key, n_queue + 1)
-                    keys[n_pairs] = fresh
-                    counts[n_pairs] = side[z, 0]
-                    starts[n_pairs] = n_places
-                    n_places += side[z, 1]
-                    ends[n_pairs] = n_places
-                    cursor[0 if on_left else 1, z] = starts[n_pairs]
-                    if 2 * (n_pairs + 1) > table_keys.size:
-                        table_keys, table_values = table_of(keys[:n_pairs], 2 * n_pairs)
-                    slot = table_slot(table_keys, fresh)
-                    table_keys[slot] = fresh
-                    table_values[slot] = n_pairs
-                    queue_push(queue_count, queue_key, n_queue, ~np.uint64(side[z, 0]), fresh)
-                    n_queue += 1
-                    n_pairs += 1
-                else:
-                    cursor[0 if on_left else 1, z] = -1
-                side[z, 0] = 0
-                side[z, 1] = 0
-                if not on_left:
-                    lost[z] = 0
-            where = cursor[0 if on_left else 1, z]
-            if where >= 0:
-                places[where] = events[event, 1]
-                cursor[0 if on_left else 1, z] = where + 1
-        merges[n_made, 0] = a
-        merges[n_made, 1] = b
-        n_made += 1
-        control[DONE] = n_made
-    return merges[:n_made]
+        pairs = grown_rows(pairs, n_pairs + most)
+        queue = grown_rows(queue, n_queue + most)
+        while 2 * (n_pairs + most) > table.shape[0]:
+            table = wider_table(table)
+        n_fresh, n_places = _settle(
+            around, events, n_events, a, b, new, table, pairs, n_pairs, queue, n_queue,
+            places, n_places, least,
+        )  # fmt: skip
+        n_pairs += n_fresh
+        n_queue += n_fresh
+    return merges[:done]
+
+
+@inner
+def _settle(
+    around, events, n_events, a, b, new, table, pairs, n_pairs, queue, n_queue, places, n_places,
+    least,
+):  # fmt: skip
+    """Correct the counts of the old pairs, enter the new ones; how many. Clears `around`.
+
+    The arrays have room for what comes.
+    """
+    n_fresh = 0
+    for event in range(n_events):
+        neighbour = np.int64(events[event, 0])
+        side, token = (0, neighbour) if neighbour >= 0 else (1, -1 - neighbour)
+        cell = around[side, token]
+        if cell[NUMBER] > 0:  # the first event of this neighbour
+            old = pair_key(token, a) if side == 0 else pair_key(b, token)
+            slot = table_slot(table, old)
+            if table[slot, 0] == old:
+                pairs[table[slot, 1], COUNT] -= cell[LOST]
+            cell[CURSOR] = -1
+            if cell[WEIGHT] >= least:
+                key = pair_key(token, new) if side == 0 else pair_key(new, token)
+                pair = n_pairs + n_fresh
+                slot = table_slot(table, key)
+                table[slot, 0] = key
+                table[slot, 1] = pair
+                queue_push(queue, n_queue + n_fresh, -cell[WEIGHT], key)
+                cell[CURSOR] = n_places
+                pairs[pair, KEY] = key
+                pairs[pair, COUNT] = cell[WEIGHT]
+                pairs[pair, BEGIN] = n_places
+                n_places += cell[NUMBER]
+                pairs[pair, END] = n_places
+                n_fresh += 1
+            cell[WEIGHT] = 0
+            cell[NUMBER] = 0
+            cell[LOST] = 0
+        if cell[CURSOR] >= 0:
+            places[cell[CURSOR]] = events[event, 1]
+            cell[CURSOR] += 1
+    return n_fresh, n_places

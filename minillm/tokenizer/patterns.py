@@ -9,15 +9,16 @@ pattern that their vocabulary was learned with; encoding with another one gives 
     gpt4o   GPT-4o (o200k): also cuts at a change of case, and keeps combining marks with letters
     llama3  Llama 3: GPT-4's
     qwen2   Qwen 2 and 3: GPT-4's with every digit a word of its own
+    whole   no cut at all: a text is one word
 
-`split` below is the reference: what the package `regex` finds. Any other regular expression may
-be given instead of a name; text that it leaves out between two matches becomes words too, so that
-nothing is lost.
+`split` below is the reference: what the package `regex` finds. `scanner.py` finds the same words
+of the named patterns forty times as fast. Any other regular expression may be given instead of a
+name; text that it leaves out between two matches becomes words too, so that nothing is lost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -38,6 +39,7 @@ PATTERNS = {
     ),
     "llama3": _GPT4,
     "qwen2": _GPT4.replace(r"\p{N}{1,3}", r"\p{N}"),
+    "whole": r"(?s:.+)",
 }
 
 
@@ -60,6 +62,16 @@ def split(data: bytes, pattern: str) -> Iterator[bytes]:
         end = match.end()
     if end < len(text):
         yield text[end:].encode("utf-8", "surrogateescape")
+
+
+def word_ends(data: bytes, ends: Sequence[int], pattern: str) -> list[int]:
+    """Where the words of texts end, which lie in `data` end to end, each up to one of `ends`."""
+    found, begin = [], 0
+    for end in ends:
+        for word in split(data[begin:end], pattern):
+            begin += len(word)
+            found.append(begin)
+    return found
 
 
 @lru_cache(maxsize=32)

@@ -1,9 +1,9 @@
-"""A priority queue and a hash table over whole numbers, for compiled code.
+"""A priority queue and a hash table over whole numbers, for compiled loops.
 
-The queue is a binary heap of entries (first, second), both uint64, smallest first; ties of `first`
-go to the smaller `second`. It lives in two arrays, so compiled loops need no Python objects.
-
-The table maps uint64 keys to int32 values: open addressing, linear probing, at most half full.
+The queue is a binary heap of rows (first, second), smallest first; rows with the same `first` come
+in the order of `second`. The table maps keys to values, both whole numbers, by open addressing
+with linear probing, at most half full. A key is a pair of ids, `left << 32 | right`. All numbers
+are int64, and none of the arithmetic overflows, so that everything runs as plain Python, too.
 """
 
 from __future__ import annotations
@@ -11,30 +11,29 @@ from __future__ import annotations
 import numpy as np
 
 from minillm.jit import jit
+from minillm.tokenizer.inner import inner
 
-FREE = np.uint64(0xFFFFFFFFFFFFFFFF)  # a slot without a key
-_SPREAD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: spreads neighbouring keys
-_HALF = np.uint64(32)
+FREE = -1  # the key of a slot without one
 
 
-@jit
-def queue_push(first, second, size, a, b):
-    """Add entry (a, b) to a queue of `size` entries in arrays that have room for one more."""
+@inner
+def queue_push(queue, size, first, second):
+    """Add a row to a queue of `size` rows in an array with room for one more."""
     place = size
     while place > 0:
         parent = (place - 1) >> 1
-        if first[parent] < a or (first[parent] == a and second[parent] <= b):
+        if queue[parent, 0] < first or (queue[parent, 0] == first and queue[parent, 1] <= second):
             break
-        first[place] = first[parent]
-        second[place] = second[parent]
+        queue[place, 0] = queue[parent, 0]
+        queue[place, 1] = queue[parent, 1]
         place = parent
-    first[place] = a
-    second[place] = b
+    queue[place, 0] = first
+    queue[place, 1] = second
 
 
-@jit
-def queue_replace_top(first, second, size, a, b):
-    """Take the smallest entry out and put (a, b) in. Popping is putting the last entry in."""
+@inner
+def queue_replace(queue, size, first, second):
+    """Put a row in the place of the smallest of `size` rows."""
     place = 0
     while True:
         child = 2 * place + 1
@@ -42,49 +41,79 @@ def queue_replace_top(first, second, size, a, b):
             break
         other = child + 1
         if other < size and (
-            first[other] < first[child]
-            or (first[other] == first[child] and second[other] < second[child])
+            queue[other, 0] < queue[child, 0]
+            or (queue[other, 0] == queue[child, 0] and queue[other, 1] < queue[child, 1])
         ):
             child = other
-        if a < first[child] or (a == first[child] and b <= second[child]):
+        if first < queue[child, 0] or (first == queue[child, 0] and second <= queue[child, 1]):
             break
-        first[place] = first[child]
-        second[place] = second[child]
+        queue[place, 0] = queue[child, 0]
+        queue[place, 1] = queue[child, 1]
         place = child
-    first[place] = a
-    second[place] = b
+    queue[place, 0] = first
+    queue[place, 1] = second
 
 
-@jit
-def table_slot(keys, key):
-    """Where `key` is in the table, or the free slot where it belongs."""
-    mask = np.uint64(keys.size - 1)
-    slot = ((key * _SPREAD) >> _HALF) & mask
-    while keys[slot] != key and keys[slot] != FREE:
-        slot = (slot + np.uint64(1)) & mask
+@inner
+def queue_pop(queue, size):
+    """Take the smallest of `size` rows out; one row less remains."""
+    queue_replace(queue, size - 1, queue[size - 1, 0], queue[size - 1, 1])
+
+
+@inner
+def pair_key(left, right):
+    """Two ids as one key."""
+    return np.int64(left) << 32 | np.int64(right)
+
+
+@inner
+def table_slot(table, key):
+    """The row of `table` that holds `key`, or the free one where it belongs."""
+    mask = table.shape[0] - 1
+    spread = (key >> 32) * 1327217885 + (key & 0x7FFFFFFF) * 1121374523
+    slot = (spread >> 15) & mask
+    while table[slot, 0] != key and table[slot, 0] != FREE:
+        slot = (slot + 1) & mask
     return slot
 
 
 @jit
-def table_of(entries, size):
-    """A table of at least `2 * size` slots with `entries[i]` -> i in it."""
+def new_table(room):
+    """An empty table with room for so many keys, (slots, 2) int64."""
     slots = 16
-    while slots < 2 * size:
+    while slots < 2 * room:
         slots *= 2
-    keys = np.full(slots, FREE, np.uint64)
-    values = np.empty(slots, np.int32)
-    for number in range(entries.size):
-        slot = table_slot(keys, entries[number])
-        keys[slot] = entries[number]
-        values[slot] = number
-    return keys, values
+    return np.full((slots, 2), FREE, np.int64)
+
+
+@jit
+def wider_table(table):
+    """The same keys and values in twice the room."""
+    wider = np.full((2 * table.shape[0], 2), FREE, np.int64)
+    for row in range(table.shape[0]):
+        if table[row, 0] != FREE:
+            slot = table_slot(wider, table[row, 0])
+            wider[slot, 0] = table[row, 0]
+            wider[slot, 1] = table[row, 1]
+    return wider
 
 
 @jit
 def grown(array, needed):
-    """`array`, or a copy with room for at least `needed` elements."""
+    """`array`, or a copy of it with room for at least `needed` elements."""
     if needed <= array.size:
         return array
     larger = np.empty(max(needed, array.size + array.size // 2), array.dtype)
     larger[: array.size] = array
+    return larger
+
+
+@jit
+def grown_rows(array, needed):
+    """`array`, or a copy of it with room for at least `needed` rows."""
+    if needed <= array.shape[0]:
+        return array
+    rows = max(needed, array.shape[0] + array.shape[0] // 2)
+    larger = np.empty((rows, array.shape[1]), array.dtype)
+    larger[: array.shape[0]] = array
     return larger

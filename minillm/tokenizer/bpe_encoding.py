@@ -1,0 +1,234 @@
+"""Encoding fast: the tokens that merging ends with, without playing through the merges.
+
+Merging works from the pairs learned first to those learned last, and sees only neighbours. Two
+facts follow (see van Antwerpen and Neubeck, "So many tokens, so little time", GitHub, 2024):
+
+1.  Whether two tokens a, b may stand side by side in an encoding depends on these two alone. Undo
+    their merges, latest first, and look at the two tokens that face each other across the border:
+    had they a merge that comes before the one just undone, it would have happened, and the border
+    would not be there (`may_follow`). A sequence of tokens in which each may follow the one before
+    is the encoding of its bytes, and every text has exactly one.
+2.  So the tokens can be found from left to right: take the longest token that matches and may
+    follow; where nothing fits, take back the last token and try its next shorter prefix. A place
+    that turned out to be a dead end is one for every way of reaching it, and is marked, so each is
+    tried once: the work is proportional to the length, for any text.
+
+Matching is a walk down a trie of all tokens. Most words are one token, and the walk is all.
+
+The same border test says which tokens encoding can produce at all. A token is made by the first
+merge of two parts that may stand side by side until that merge; one that no merge makes so is
+unreachable, and matched only as a whole word where the vocabulary wants that.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from minillm.jit import jit
+from minillm.tokenizer.inner import inner
+from minillm.tokenizer.queue import new_table, pair_key, table_slot
+from minillm.tokenizer.scanner import classes, word_end
+from minillm.tokenizer.trie import build_trie, trie_step
+
+NEVER = 2**31 - 1
+
+
+class Machine(NamedTuple):
+    """A vocabulary as arrays. V tokens; ranks and ids are int32, -1 for none."""
+
+    length: np.ndarray  # (V,) bytes of text that each token covers
+    rank: np.ndarray  # (V,) when its merge comes; -1 for single symbols
+    left: np.ndarray  # (V,) the two parts that merge into it
+    right: np.ndarray
+    shorter: np.ndarray  # (V,) the longest reachable token that it starts with
+    single: np.ndarray  # (256,) what a byte becomes where no token matches
+    pairs: np.ndarray  # hash table: pair of ids -> rank
+    trie: np.ndarray  # (nodes, 2) see trie.py
+    ends: np.ndarray  # (nodes,) the reachable token that ends at a node
+    words: np.ndarray  # (nodes,) the token that a whole word is, if it ends there
+
+
+def build_machine(
+    tokens: list[bytes | None],
+    symbols: np.ndarray,
+    merges: np.ndarray,
+    made: np.ndarray,
+    single: np.ndarray,
+    whole_words: bool,
+) -> Machine:
+    """Compile a vocabulary.
+
+    Args:
+        tokens: the bytes of each id; None for ids that no text can become.
+        symbols: ids of the tokens that exist without a merge.
+        merges: pairs of ids (M, 2) in the order in which they merge, int32.
+        made: the id that each merge makes, (M,) int32.
+        single: see `Machine`.
+        whole_words: whether a word that is a token becomes it even where it is unreachable.
+    """
+    length = np.array([len(token or b"") for token in tokens], np.int32)
+    rank = np.full(len(tokens), NEVER, np.int32)
+    rank[symbols] = -1
+    left, right, pairs = _choose_merges(merges, made, rank)
+    length[single] = np.maximum(length[single], 1)
+    spelled = b"".join(token or b"" for token in tokens)
+    ends_at = np.cumsum([len(token or b"") for token in tokens], dtype=np.int64)
+    order = sorted(
+        (number for number, token in enumerate(tokens) if token),
+        key=lambda number: tokens[number] or b"",
+    )
+    data, sorted_ids = np.frombuffer(spelled, np.uint8), np.array(order, np.int32)
+    trie, nodes = build_trie(data, ends_at, sorted_ids)
+    words = np.full(len(trie), -1, np.int32)
+    words[nodes] = sorted_ids
+    ends = np.where((words >= 0) & (rank[words] != NEVER), words, -1).astype(np.int32)
+    shorter = _shorter(data, ends_at, trie, ends)
+    return Machine(
+        length, rank, left, right, shorter, single.astype(np.int32), pairs, trie,
+        ends, words if whole_words else ends,
+    )  # fmt: skip
+
+
+# ------------------------------------------------------------------ borders between tokens
+
+
+@inner
+def may_follow(pairs, rank, left, right, a, b, limit):
+    """Whether merging leaves `a` and `b` apart, as far as merges of a rank below `limit` go."""
+    while True:
+        key = pair_key(a, b)
+        slot = table_slot(pairs, key)
+        if pairs[slot, 0] == key and pairs[slot, 1] < limit:
+            return False
+        if rank[a] > rank[b]:
+            # The merge of `a` lies to the left: of two of the same rank it comes first.
+            limit = np.int64(rank[a])
+            a = right[a]
+        elif rank[b] >= 0:
+            limit = np.int64(rank[b]) + 1
+            b = left[b]
+        else:
+            return True
+
+
+@jit
+def _choose_merges(merges, made, rank):
+    """For each token the merge that makes it: its parts, its `rank` (in place), and all as a table."""
+    left = np.full(rank.size, -1, np.int32)
+    right = np.full(rank.size, -1, np.int32)
+    pairs = new_table(merges.shape[0] + 1)
+    for number in range(merges.shape[0]):
+        a, b, new = merges[number, 0], merges[number, 1], made[number]
+        if rank[new] != NEVER or rank[a] == NEVER or rank[b] == NEVER:
+            continue
+        if not may_follow(pairs, rank, left, right, a, b, number):
+            continue
+        rank[new] = number
+        left[new] = a
+        right[new] = b
+        key = pair_key(a, b)
+        slot = table_slot(pairs, key)
+        pairs[slot, 0] = key
+        pairs[slot, 1] = number
+    return left, right, pairs
+
+
+@jit
+def _shorter(data, ends_at, trie, ends):
+    """For each token the longest reachable one that is a proper prefix of it."""
+    shorter = np.full(ends_at.size, -1, np.int32)
+    begin = 0
+    for token in range(ends_at.size):
+        node = 0
+        for p in range(begin, ends_at[token] - 1):
+            node = trie_step(trie, node, data[p])
+            if ends[node] >= 0:
+                shorter[token] = ends[node]
+        begin = ends_at[token]
+    return shorter
+
+
+# ------------------------------------------------------------------ words
+
+
+@inner
+def longest_match(machine, data, p, end):
+    """The longest reachable token at `p`, and the token that all of `data[p:end]` is, or -1."""
+    node, token, q = 0, -1, p
+    while q < end:
+        node = trie_step(machine.trie, node, data[q])
+        if node < 0:
+            break
+        if machine.ends[node] >= 0:
+            token = machine.ends[node]
+        q += 1
+    whole = np.int64(machine.words[node]) if node > 0 else -1
+    if token < 0:
+        token = machine.single[data[p]]
+    return np.int64(token), whole
+
+
+@inner
+def encode_word(machine, data, start, end, out, n, dead):
+    """Write the tokens of `data[start:end]` to `out` from `n` on; the new `n`.
+
+    `dead` is scratch, one byte for each place of the longest word and one more.
+    """
+    token, whole = longest_match(machine, data, start, end)
+    if whole >= 0:
+        out[n] = whole
+        return n + 1
+    for place in range(end - start + 1):
+        dead[place] = 0
+    first, p, last = n, start, np.int64(-1)
+    while True:
+        size = machine.length[token]
+        fits = dead[p + size - start] == 0
+        if fits and last >= 0:
+            fits = may_follow(
+                machine.pairs, machine.rank, machine.left, machine.right, last, token, NEVER
+            )
+        if fits:
+            out[n] = token
+            n += 1
+            p += size
+            if p == end:
+                return n
+            last = token
+            token, _ = longest_match(machine, data, p, end)
+        elif machine.shorter[token] >= 0:
+            token = np.int64(machine.shorter[token])
+        else:
+            dead[p - start] = 1
+            n -= 1
+            token = np.int64(out[n])
+            p -= machine.length[token]
+            last = np.int64(out[n - 1]) if n > first else np.int64(-1)
+
+
+def encode_group(
+    machine: Machine, rules: int, data: np.ndarray, pieces: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The tokens of `pieces` of `data`, end to end, int32, and how many each piece has."""
+    most = int(pieces[-1, 1] - pieces[0, 0])  # a token covers at least one byte
+    out, dead = np.empty(most, np.int32), np.empty(most + 1, np.uint8)
+    counts = _encode_pieces(machine, rules, data, pieces, classes(), out, dead)
+    return out[: counts.sum()].copy(), counts
+
+
+@jit
+def _encode_pieces(machine, rules, data, pieces, table, out, dead):
+    """Write the tokens of `pieces` to `out`, end to end; how many each has, (P,) int64."""
+    counts = np.empty(pieces.shape[0], np.int64)
+    n = 0
+    for piece in range(pieces.shape[0]):
+        before = n
+        p = pieces[piece, 0]
+        while p < pieces[piece, 1]:
+            end = word_end(rules, data, p, pieces[piece, 2], table)
+            n = encode_word(machine, data, p, end, out, n, dead)
+            p = end
+        counts[piece] = n - before
+    return counts

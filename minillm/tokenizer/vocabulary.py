@@ -1,0 +1,65 @@
+"""Checking a BPE vocabulary before anything is built on it: each contradiction is one clear error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from minillm.errors import InputError
+
+Tokens = list[bytes | None]  # the bytes of each id; None for ids that no text becomes
+
+
+def ids_by_bytes(tokens: Tokens, special_tokens: Mapping[str, int]) -> dict[bytes, int]:
+    """The id of each token. Raises `InputError` for ids and tokens that are there twice."""
+    id_of: dict[bytes, int] = {}
+    for number, token in enumerate(tokens):
+        if token is None:
+            continue
+        if not token:
+            raise InputError(f"token {number} of the vocabulary is empty")
+        if token in id_of:
+            raise InputError(f"ids {id_of[token]} and {number} are the same token {token!r}")
+        id_of[token] = number
+    taken: dict[int, str] = {}
+    for name, number in special_tokens.items():
+        if number < 0:
+            raise InputError(f"special token {name!r} has the negative id {number}")
+        if number in taken:
+            raise InputError(f"special tokens {taken[number]!r} and {name!r} share id {number}")
+        if number < len(tokens) and tokens[number] is not None:
+            raise InputError(
+                f"special token {name!r} has id {number}, which is the learned token "
+                f"{tokens[number]!r}"
+            )
+        taken[number] = name
+    return id_of
+
+
+def ids_of_merges(
+    tokens: Tokens, id_of: Mapping[bytes, int], merges: np.ndarray, symbols: Iterable[int]
+) -> np.ndarray:
+    """The id that each of `merges` (M, 2) makes, (M,) int32.
+
+    `symbols` are the ids that exist before any merge. Raises `InputError` for a merge of what is no
+    token, into what is no token, there twice, or before the merge that makes one of its parts.
+    """
+    made = np.empty(len(merges), np.int32)
+    ready = set(symbols)
+    seen: set[tuple[int, int]] = set()
+    for rank, (a, b) in enumerate(merges.tolist()):
+        left, right = (tokens[z] if 0 <= z < len(tokens) else None for z in (a, b))
+        if left is None or right is None:
+            raise InputError(f"merge {rank} joins ids {a} and {b}, which are not both tokens")
+        if left + right not in id_of:
+            raise InputError(f"merge {rank} makes {left + right!r}, which is not in the vocabulary")
+        if (a, b) in seen:
+            raise InputError(f"merge {rank} of {left!r} and {right!r} is there twice")
+        if a not in ready or b not in ready:
+            late = left if a not in ready else right
+            raise InputError(f"merge {rank} is out of order: no earlier merge makes {late!r}")
+        made[rank] = id_of[left + right]
+        seen.add((a, b))
+        ready.add(int(made[rank]))
+    return made
