@@ -98,8 +98,10 @@ def update(
 ) -> None:  # fmt: skip
     """Change `weight` and its moments `m` and `v` in place by one AdamW step.
 
-    All arrays have one shape and dtype, float32 or float64; `weight`, `m` and `v` are contiguous.
-    `step` counts from 1; `grad_scale` multiplies the gradient first.
+    All arrays have one shape and dtype, float32 or float64, and any strides; the fast twin serves
+    those whose rows lie one behind the other. `step` counts from 1; `grad_scale` multiplies the
+    gradient first.
     """
-    change = update_fast if backend.fast(weight, grad, m, v) else update_reference
+    in_order = all(array.flags.c_contiguous for array in (weight, m, v))
+    change = update_fast if in_order and backend.fast(weight, grad, m, v) else update_reference
     change(weight, grad, m, v, lr, beta1, beta2, eps, weight_decay, step, grad_scale)

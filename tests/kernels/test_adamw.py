@@ -65,3 +65,12 @@ def test_a_transposed_gradient_is_read_by_its_strides():
     adamw.update_fast(weight, grad.T, m, v, **SETTINGS, step=1)
     adamw.update_fast(state[0], np.ascontiguousarray(grad.T), *state[1:], **SETTINGS, step=1)
     np.testing.assert_array_equal(weight, state[0])
+
+
+def test_a_transposed_weight_is_changed_too():
+    weight, grad, m, v = arrays((4, 3), np.float32)
+    turned = [np.asfortranarray(array) for array in (weight, m, v)]
+    adamw.update(turned[0], grad, *turned[1:], **SETTINGS, step=1)
+    adamw.update(weight, grad, m, v, **SETTINGS, step=1)
+    for one, other in zip(turned, (weight, m, v), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
