@@ -147,7 +147,7 @@ class Module:
                     f" but {parameter.shape} in this {kind}"
                 )
         for name, parameter in own.items():
-            parameter.data = backend.module().array(state[name], dtype=parameter.dtype)
+            parameter.data = backend.module().array(state[name], dtype=parameter.dtype, order="C")
 
 
 def _some(names: list[str]) -> str:

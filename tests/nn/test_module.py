@@ -62,6 +62,13 @@ def test_state_goes_round(net):
         assert not np.shares_memory(other.state_dict()[name], array)
 
 
+def test_loaded_arrays_lie_in_order_however_they_came(net):
+    other = Net()
+    state = {name: np.asfortranarray(array) for name, array in net.state_dict().items()}
+    other.load_state_dict(state)
+    assert all(array.flags.c_contiguous for array in other.state_dict().values())
+
+
 def test_loading_converts_to_the_parameters_dtype(net):
     wide = Net().astype(np.float64)
     wide.load_state_dict(net.state_dict())
