@@ -46,11 +46,13 @@ import numpy as np
 
 from minillm.backend import Array
 from minillm.jit import jit, prange
-from minillm.kernels.block_product import multiply, neighbours, small_tile
+from minillm.kernels.attention_decode import forward_few
+from minillm.kernels.block_product import multiply, neighbours, side_by_side, small_tile
 from minillm.kernels.vector_math import exp
 
 TASKS = 16  # wanted at least: enough to share out evenly, few enough parts of dk and dv
 BLOCK = 64  # queries of a tile and keys of a block: 16 KB of scores in float32
+FEW = 8  # queries on the same keys that are better served without tiles
 
 
 class Plan(NamedTuple):
@@ -77,9 +79,11 @@ def forward_fast(
     q: Array, k: Array, v: Array, first: Array, last: Array, scale: float
 ) -> tuple[Array, Array]:
     B, H, T, D = q.shape
+    q, k, v = side_by_side(q), side_by_side(k), side_by_side(v)
+    if 0 < H // max(1, k.shape[1]) * T <= FEW:
+        return forward_few(q, k, v, first, last, scale)
     out, lse = np.empty((B, T, H, D), q.dtype), np.empty((B, H, T), q.dtype)
     if out.size:
-        q, k, v = rows(q), rows(k), rows(v)
         _forward_tasks(q, k, v, first, last, q.dtype.type(scale), out, lse, plan(q, k))
     return out.swapaxes(1, 2), lse
 
@@ -101,16 +105,11 @@ def backward_fast(
     cut = plan(q, k)
     dq = np.empty((B, T, H, D), q.dtype)
     dk, dv = (np.empty((cut.parts, B, S, G, D), q.dtype) for _ in range(2))
-    dout, q, k, v, out = (rows(x) for x in (dout, q, k, v, out))
+    dout, q, k, v, out = (side_by_side(x) for x in (dout, q, k, v, out))
     scale = q.dtype.type(scale)
     _backward_tasks(dout, q, k, v, out, lse, first, last, scale, dq, dk, dv, cut)
     dk, dv = (x[0] if cut.parts == 1 else x.sum(axis=0) for x in (dk, dv))
     return dq.swapaxes(1, 2), dk.swapaxes(1, 2), dv.swapaxes(1, 2)
-
-
-def rows(x: Array) -> Array:
-    """`x` itself where the numbers of its last axis lie side by side, else a copy of which they do."""
-    return x if x.strides[-1] == x.itemsize else np.ascontiguousarray(x)
 
 
 # ------------------------------------------------------------------- what both directions share

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from minillm.backend import Array
 from minillm.jit import intrinsic, jit
 from minillm.kernels.tile import Tile, machine
 
@@ -102,6 +103,11 @@ def _write_multiply_one(context: Any, builder: Any, signature: Any, arguments: A
     for place, variable in zip(places, sums, strict=True):
         write.store(builder.load(variable), place)
     return context.get_dummy_value()
+
+
+def side_by_side(x: Array) -> Array:
+    """`x` where the numbers of its last axis are neighbours in memory, else a copy of which they are."""
+    return x if x.strides[-1] == x.itemsize else np.ascontiguousarray(x)
 
 
 def _neighbours_plain(x):

@@ -19,7 +19,8 @@ import numpy as np
 from minillm import backend
 from minillm.backend import Array
 from minillm.jit import jit, prange
-from minillm.kernels.softmax import LANES, PARTS, largest, rows
+from minillm.kernels.layout import PART, rows
+from minillm.kernels.softmax import LANES, largest
 from minillm.kernels.vector_math import exp
 
 # ------------------------------------------------------------------------------- reference
@@ -49,25 +50,34 @@ def backward_reference(dout: Array, y: Array) -> Array:
 def forward_fast(x: Array) -> Array:
     y = np.empty(x.shape, x.dtype)
     if x.size:
-        _forward_rows(rows(x), y.reshape(-1, x.shape[-1]))
+        _forward(rows(x), y.reshape(-1, x.shape[-1]))
     return y
 
 
 def backward_fast(dout: Array, y: Array) -> Array:
     dx = np.empty(y.shape, y.dtype)
     if y.size:
-        _backward_rows(rows(dout), rows(y), dx.reshape(-1, y.shape[-1]))
+        _backward(rows(dout), rows(y), dx.reshape(-1, y.shape[-1]))
     return dx
 
 
 @jit(parallel=True)
-def _forward_rows(x, y):
+def _forward(x, y):
     count = x.shape[0]
-    parts = min(count, PARTS)
-    for part in prange(parts):
-        lanes = np.empty(LANES, x.dtype)
-        for i in range(part * count // parts, (part + 1) * count // parts):
-            _log_softmax(x[i], y[i], largest(x[i], lanes))
+    parts = min(count, x.size // PART)
+    if parts < 2:
+        _forward_rows(x, y)
+    else:
+        for part in prange(parts):
+            i, j = part * count // parts, (part + 1) * count // parts
+            _forward_rows(x[i:j], y[i:j])
+
+
+@jit
+def _forward_rows(x, y):
+    lanes = np.empty(LANES, x.dtype)
+    for i in range(x.shape[0]):
+        _log_softmax(x[i], y[i], largest(x[i], lanes))
 
 
 @jit
@@ -81,12 +91,21 @@ def _log_softmax(x, y, top):
 
 
 @jit(parallel=True)
-def _backward_rows(dout, y, dx):
+def _backward(dout, y, dx):
     count = y.shape[0]
-    parts = min(count, PARTS)
-    for part in prange(parts):
-        for i in range(part * count // parts, (part + 1) * count // parts):
-            _log_softmax_gradient(dout[i], y[i], dx[i])
+    parts = min(count, y.size // PART)
+    if parts < 2:
+        _backward_rows(dout, y, dx)
+    else:
+        for part in prange(parts):
+            i, j = part * count // parts, (part + 1) * count // parts
+            _backward_rows(dout[i:j], y[i:j], dx[i:j])
+
+
+@jit
+def _backward_rows(dout, y, dx):
+    for i in range(y.shape[0]):
+        _log_softmax_gradient(dout[i], y[i], dx[i])
 
 
 @jit

@@ -23,6 +23,7 @@ import numpy as np
 from minillm import backend
 from minillm.backend import Array
 from minillm.jit import jit, prange
+from minillm.kernels.layout import PART, rows
 from minillm.kernels.vector_math import exp
 
 # ------------------------------------------------------------------------------- reference
@@ -44,47 +45,49 @@ def backward_reference(dout: Array, y: Array) -> Array:
 
 # ------------------------------------------------------------------------------- fast twin
 #
-# Rows run in parallel, in a number of parts that depends on the shape alone. A row is read from
-# memory once: the passes over it that follow the first find it in cache. The exponential is plain
-# arithmetic (vector_math.py), so the loop around it works on whole vectors.
+# Rows run in parallel. A row is read from memory once: the passes over it that follow the first
+# find it in cache. The exponential is plain arithmetic (vector_math.py), so the loop around it
+# works on whole vectors.
 
-PARTS = 64  # more than the cores of most machines, few enough to cost nothing
 LANES = 64  # of the search for the largest score: several vectors, on any processor
 
 
 def forward_fast(x: Array) -> Array:
     y = np.empty(x.shape, x.dtype)
     if x.size:
-        _forward_rows(rows(x), y.reshape(-1, x.shape[-1]))
+        _forward(rows(x), y.reshape(-1, x.shape[-1]))
     return y
 
 
 def backward_fast(dout: Array, y: Array) -> Array:
     dx = np.empty(y.shape, y.dtype)
     if y.size:
-        _backward_rows(rows(dout), rows(y), dx.reshape(-1, y.shape[-1]))
+        _backward(rows(dout), rows(y), dx.reshape(-1, y.shape[-1]))
     return dx
 
 
-def rows(x: Array) -> Array:
-    """`x` (..., N) as contiguous rows (M, N) that are only read, for kernels to be compiled once."""
-    view = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
-    view.flags.writeable = False
-    return view
-
-
 @jit(parallel=True)
-def _forward_rows(x, y):
+def _forward(x, y):
     count = x.shape[0]
-    parts = min(count, PARTS)
-    for part in prange(parts):
-        lanes = np.empty(LANES, x.dtype)
-        for i in range(part * count // parts, (part + 1) * count // parts):
-            _softmax(x[i], y[i], largest(x[i], lanes))
+    parts = min(count, x.size // PART)
+    if parts < 2:
+        _forward_rows(x, y)
+    else:
+        for part in prange(parts):
+            i, j = part * count // parts, (part + 1) * count // parts
+            _forward_rows(x[i:j], y[i:j])
 
 
 @jit
-def _softmax(x, y, top):
+def _forward_rows(x, y):
+    lanes = np.empty(LANES, x.dtype)
+    for i in range(x.shape[0]):
+        normalize(x[i], y[i], largest(x[i], lanes))
+
+
+@jit
+def normalize(x, y, top):
+    """The softmax of `x` (N,), whose largest number is `top`, in `y`; returns its divisor."""
     total = x.dtype.type(0)
     for j in range(x.shape[0]):
         y[j] = exp(x[j] - top)
@@ -92,6 +95,7 @@ def _softmax(x, y, top):
     share = x.dtype.type(1) / total
     for j in range(x.shape[0]):
         y[j] *= share
+    return total
 
 
 @jit
@@ -114,12 +118,21 @@ def largest(x, lanes):
 
 
 @jit(parallel=True)
-def _backward_rows(dout, y, dx):
+def _backward(dout, y, dx):
     count = y.shape[0]
-    parts = min(count, PARTS)
-    for part in prange(parts):
-        for i in range(part * count // parts, (part + 1) * count // parts):
-            _softmax_gradient(dout[i], y[i], dx[i])
+    parts = min(count, y.size // PART)
+    if parts < 2:
+        _backward_rows(dout, y, dx)
+    else:
+        for part in prange(parts):
+            i, j = part * count // parts, (part + 1) * count // parts
+            _backward_rows(dout[i:j], y[i:j], dx[i:j])
+
+
+@jit
+def _backward_rows(dout, y, dx):
+    for i in range(y.shape[0]):
+        _softmax_gradient(dout[i], y[i], dx[i])
 
 
 @jit
