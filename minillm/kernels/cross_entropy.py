@@ -24,7 +24,8 @@ import numpy as np
 from minillm import backend
 from minillm.backend import Array
 from minillm.jit import jit, prange
-from minillm.kernels.softmax import LANES, PARTS, largest, rows
+from minillm.kernels.layout import PART, flat, rows
+from minillm.kernels.softmax import LANES, largest
 from minillm.kernels.vector_math import exp
 
 IGNORED = -100
@@ -70,7 +71,7 @@ def backward_reference(
 def forward_fast(logits: Array, targets: Array) -> tuple[Array, Array]:
     losses, lse = (np.zeros(len(targets), logits.dtype) for _ in range(2))
     if logits.size:
-        _forward_rows(rows(logits), rows(targets), losses, lse)
+        _forward(rows(logits), flat(targets), losses, lse)
     return losses, lse
 
 
@@ -79,22 +80,21 @@ def backward_fast(
 ) -> Array:
     dlogits = np.empty(logits.shape, logits.dtype) if out is None else out
     if logits.size:
-        _backward_rows(rows(dlosses), rows(logits), rows(targets), rows(lse), dlogits)
+        _backward(flat(dlosses), rows(logits), flat(targets), flat(lse), dlogits)
     return dlogits
 
 
 @jit(parallel=True)
-def _forward_rows(logits, targets, losses, lse):
+def _forward(logits, targets, losses, lse):
     count = logits.shape[0]
-    parts = min(count, PARTS)
+    parts = max(1, min(count, logits.size // PART))
     for part in prange(parts):
         lanes = np.empty(LANES, logits.dtype)
         for n in range(part * count // parts, (part + 1) * count // parts):
             top = largest(logits[n], lanes)
             lse[n] = top + np.log(_sum_of_exp(logits[n], top))
-            target = targets[0, n]
-            if target != IGNORED:
-                losses[n] = lse[n] - logits[n, target]
+            if targets[n] != IGNORED:
+                losses[n] = lse[n] - logits[n, targets[n]]
 
 
 @jit
@@ -106,17 +106,16 @@ def _sum_of_exp(x, top):
 
 
 @jit(parallel=True)
-def _backward_rows(dlosses, logits, targets, lse, dlogits):
+def _backward(dlosses, logits, targets, lse, dlogits):
     count = logits.shape[0]
-    parts = min(count, PARTS)
+    parts = max(1, min(count, logits.size // PART))
     for part in prange(parts):
         for n in range(part * count // parts, (part + 1) * count // parts):
-            target = targets[0, n]
-            if target == IGNORED:
+            if targets[n] == IGNORED:
                 dlogits[n] = 0
             else:
-                _scaled_softmax(logits[n], lse[0, n], dlosses[0, n], dlogits[n])
-                dlogits[n, target] -= dlosses[0, n]
+                _scaled_softmax(logits[n], lse[n], dlosses[n], dlogits[n])
+                dlogits[n, targets[n]] -= dlosses[n]
 
 
 @jit
