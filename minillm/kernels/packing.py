@@ -1,0 +1,203 @@
+"""Packing: the operands of a matrix product, copied into the order in which the tile reads them.
+
+At every k the tile (tile.py) reads `lanes` neighbouring numbers of one panel. In the matrix these
+may lie a whole row apart, each in another cache line and another page. Packing copies them once,
+side by side; the product then reads them from cache many times:
+
+    panels[p, k, lane] = source[first_row(p) + lane, k]
+
+`source` is a, or b transposed: in both the summed index k is a column, so one function packs both.
+Here also ends every other difference between operands: strides and transposes, bfloat16 or
+float32, sizes that no tile divides. Lanes past the last row repeat it (their products are computed
+and thrown away); numbers past the last k are 0.
+
+Speed: `lanes` rows and `lanes` words are packed at a time, in registers. There are two good cases.
+Where numbers of neighbouring k lie side by side (x and weight in a forward product), `turn_block`
+transposes the block; where neighbouring rows do (both operands of a weight gradient), `copy_block`
+copies vectors. Everything else, rare or small, is first gathered number by number.
+
+bfloat16: a word holds two numbers of neighbouring k, so panels are half as deep. float32 operands
+are rounded to bfloat16 on the way, to nearest, ties to even.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minillm.jit import intrinsic, jit, prange
+from minillm.kernels.tile import WORD, WRITER, per_word, tile, words
+
+_TOGETHER = 8  # groups of rows that one task packs
+
+
+@jit(reads=("source",), parallel=True)
+def pack_rows(source, panels, this, per_word):
+    """Pack all of source (n, rows, K) for the rows of `this` tile.
+
+    panels (n * groups * together, words, lanes): a group holds the rows of one tile, in as many
+    panels as they need, each of `lanes` rows; the last of them may reach into the next group.
+    """
+    count, rows, _ = source.shape
+    _, depth, lanes = panels.shape
+    together = (this.rows + lanes - 1) // lanes
+    groups = (rows + this.rows - 1) // this.rows
+    tasks = (groups + _TOGETHER - 1) // _TOGETHER
+    for task in prange(count * tasks):
+        n, first = task // tasks, task % tasks * _TOGETHER
+        last = min(first + _TOGETHER, groups)
+        base = (n * groups + first) * together
+        pack_groups(source[n], first, last, this.rows, 0, depth, panels, base, together, per_word)
+
+
+@jit
+def pack_groups(source, first, last, step, start, stop, panels, base, together, per_word):
+    """Pack words start to stop of the row groups first to last of source (rows, K).
+
+    Group g holds the rows from g * step on, in `together` panels; the first goes to panel `base`.
+    Block after block along k: where rows lie side by side, this reads whole stretches of memory.
+    """
+    rows, depth = source.shape
+    lanes = panels.shape[2]
+    along_k = source.strides[1] == source.itemsize
+    along_rows = source.strides[0] == source.itemsize
+    gathered = np.empty((lanes, lanes * per_word), source.dtype)
+    for at in range(start, stop, lanes):
+        k = at * per_word
+        whole = k + lanes * per_word <= depth
+        for panel in range(base, base + (last - first) * together):
+            group, extra = first + (panel - base) // together, (panel - base) % together
+            row = group * step + extra * lanes
+            if whole and along_k:
+                turn_block(source, row, rows - 1, k, panels, panel, at - start)
+            elif whole and along_rows and row + lanes <= rows:
+                copy_block(source, row, k, panels, panel, at - start)
+            else:
+                gather(source, row, k, gathered)
+                turn_block(gathered, 0, lanes - 1, 0, panels, panel, at - start)
+
+
+@jit
+def gather(source, row, k, block):
+    """Copy the block of `source` at (row, k), the last row repeated, 0 past the last k."""
+    rows, depth = source.shape
+    for lane in range(block.shape[0]):
+        for ahead in range(block.shape[1]):
+            if k + ahead < depth:
+                block[lane, ahead] = source[min(row + lane, rows - 1), k + ahead]
+            else:
+                block[lane, ahead] = 0
+
+
+def round_to_bfloat16(numbers: np.ndarray) -> np.ndarray:
+    """float32 numbers as the bits (uint16) of the nearest bfloat16, ties to even."""
+    bits = np.ascontiguousarray(numbers, dtype=np.float32).view(np.uint32)
+    high = bits >> 16
+    rounded = (bits + np.uint32(0x7FFF) + (high & 1)) >> 16
+    return np.where(np.isnan(numbers), high | 0x40, rounded).astype(np.uint16)
+
+
+def widen(bits: np.ndarray) -> np.ndarray:
+    """The bits (uint16) of bfloat16 numbers as float32."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+# ------------------------------------------------------------------ blocks in vector registers
+
+
+def _as_words(numbers: np.ndarray, panels: np.ndarray) -> np.ndarray:
+    """Numbers (.., per_word) as words (..) of the packed array, in plain Python."""
+    if panels.dtype != WORD:
+        return numbers[..., 0]
+    return words(numbers if numbers.dtype == np.uint16 else round_to_bfloat16(numbers))
+
+
+def _turn_block_plain(source, row, last, k, panels, panel, at):
+    lanes = panels.shape[2]
+    rows = np.minimum(np.arange(row, row + lanes), last)
+    each = per_word(panels.dtype.name)
+    numbers = source[rows, k : k + lanes * each].reshape(lanes, lanes, each)
+    panels[panel, at : at + lanes] = _as_words(numbers, panels).T
+
+
+@intrinsic(plain=_turn_block_plain, uses=(WRITER,))
+def turn_block(typing, source, row, last, k, panels, panel, at):
+    """panels[panel, at + w, lane] = word w, from k on, of row min(row + lane, last) of `source`.
+
+    Neighbouring k lie side by side in `source`: a square of lanes x lanes words is read row by
+    row, transposed in registers, and written.
+    """
+    from numba.core import types
+
+    index = types.intp
+    return types.void(source, index, index, index, panels, index, index), _write_turn_block
+
+
+def _write_turn_block(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    """The instructions of `turn_block`."""
+    from minillm.kernels.vector_ir import Writer
+
+    source, row, last, k, panels, panel, at = arguments
+    source_type, panels_type = signature.args[0], signature.args[4]
+    packed = panels_type.dtype.name
+    lanes, each = tile(packed).lanes, per_word(packed)
+    write = Writer(context, builder)
+    vectors = []
+    for lane in range(lanes):
+        address = write.element(source_type, source, write.smaller(write.plus(row, lane), last), k)
+        vectors.append(write.as_words(write.load(address, lanes * each), packed))
+    # In every square of 2 x 2 words exchange the two off the diagonal, then in every square of
+    # 2 x 2 such squares, and so on: that is a transpose.
+    span = 1
+    while span < lanes:
+        keep = [e if not e & span else lanes + e - span for e in range(lanes)]
+        give = [e + span if not e & span else lanes + e for e in range(lanes)]
+        for one in range(lanes):
+            if not one & span:
+                pair = vectors[one], vectors[one + span]
+                vectors[one], vectors[one + span] = write.pick(*pair, keep), write.pick(*pair, give)
+        span *= 2
+    target = write.element(panels_type, panels, panel, at)
+    for word, vector in enumerate(vectors):
+        write.store(vector, write.ahead(target, word * lanes))
+    return context.get_dummy_value()
+
+
+def _copy_block_plain(source, row, k, panels, panel, at):
+    lanes = panels.shape[2]
+    each = per_word(panels.dtype.name)
+    numbers = source[row : row + lanes, k : k + lanes * each].T.reshape(lanes, each, lanes)
+    panels[panel, at : at + lanes] = _as_words(numbers.swapaxes(1, 2), panels)
+
+
+@intrinsic(plain=_copy_block_plain, uses=(WRITER,))
+def copy_block(typing, source, row, k, panels, panel, at):
+    """As `turn_block`, where neighbouring rows lie side by side in `source`: no transpose."""
+    from numba.core import types
+
+    index = types.intp
+    return types.void(source, index, index, panels, index, index), _write_copy_block
+
+
+def _write_copy_block(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    """The instructions of `copy_block`."""
+    from minillm.kernels.vector_ir import Writer
+
+    source, row, k, panels, panel, at = arguments
+    source_type, panels_type = signature.args[0], signature.args[3]
+    packed = panels_type.dtype.name
+    lanes, each = tile(packed).lanes, per_word(packed)
+    write = Writer(context, builder)
+    target = write.element(panels_type, panels, panel, at)
+    for word in range(lanes):
+        first = write.plus(k, word * each)
+        numbers = write.load(write.element(source_type, source, row, first), lanes)
+        if each == 2:  # x0 y0 x1 y1 ..: the two k of each row become neighbours
+            second = write.load(
+                write.element(source_type, source, row, write.plus(first, 1)), lanes
+            )
+            zipped = [lane + half * lanes for lane in range(lanes) for half in range(2)]
+            numbers = write.pick(numbers, second, zipped)
+        write.store(write.as_words(numbers, packed), write.ahead(target, word * lanes))
+    return context.get_dummy_value()

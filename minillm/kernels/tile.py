@@ -1,0 +1,192 @@
+"""The inner tile of the matrix product: the few lines that know which processor this is.
+
+A processor multiplies fast only what is in its registers. The tile computes a small block of the
+output whose sums stay in vector registers from the first k to the last. At every k it loads the
+block's columns of b as vectors, spreads one number of a over a vector for each row, and does
+rows x vectors fused multiply-adds on them. With AVX-512 and float32, 12 x 32 sums:
+
+    for k in range(depth):
+        b0, b1 = b[k, 0:16], b[k, 16:32]            2 loads
+        for row in range(12):                       (unrolled)
+            x = a[k, row] in all 16 lanes           1 load
+            sum[row, 0] += x * b0                   24 multiply-adds of 16 lanes each
+            sum[row, 1] += x * b1
+
+So 14 loads feed 768 multiplications and additions; the triple loop over single numbers needs two
+loads for two. A core starts two such instructions in a cycle and each takes four cycles: at least
+eight independent sums are needed to keep it busy, and 24 of the 32 registers hold them.
+
+LLVM does not find this arrangement in plain loops, so `multiply_tile` writes its instructions: it
+is a Numba intrinsic, a function that appends to the code being compiled. Everything around it
+(packing.py, matmul.py) is ordinary Python and does not know the processor.
+
+bfloat16 products use the same tile. Their packed panels hold 32-bit words, each with the numbers
+of two neighbouring k, and one instruction (vdpbf16ps) multiplies both and adds both products to
+the float32 sum. A processor without it expands the halves and does two multiply-adds.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minillm.jit import disabled, intrinsic
+
+WORD = np.dtype(np.uint32)  # a pair of bfloat16: the even k in the low half, the odd in the high
+WRITER = str(Path(__file__).with_name("vector_ir.py"))  # decides with us what the intrinsics write
+
+
+class Machine(NamedTuple):
+    """What the tile needs to know of a processor."""
+
+    vector_bytes: int
+    registers: int
+    bfloat16_dot: bool  # has vdpbf16ps
+
+
+class Tile(NamedTuple):
+    """The block of the output that one call of `multiply_tile` computes."""
+
+    rows: int
+    vectors: int  # of sums in each row
+    lanes: int  # numbers in a vector, and the width of a packed panel
+
+    @property
+    def columns(self) -> int:
+        return self.vectors * self.lanes
+
+
+@functools.cache
+def tile(packed: str) -> Tile:
+    """The tile for panels of dtype `packed`: float32, float64, or uint32 for bfloat16 pairs."""
+    this = machine()
+    lanes = this.vector_bytes // np.dtype(packed).itemsize
+    # Two vectors of sums a row, and as many rows as leave registers for b and the spread a.
+    rows = 12 if this.registers == 32 else 6
+    return Tile(rows, 2, lanes)
+
+
+def per_word(packed: str) -> int:
+    """Numbers of neighbouring k in a word of a packed array: two of bfloat16, else one."""
+    return 2 if packed == WORD.name else 1
+
+
+@functools.cache
+def machine() -> Machine:
+    """The processor that Numba compiles for, found by asking LLVM which registers it would use.
+
+    NUMBA_CPU_NAME is respected: with `haswell` the tile is the one for AVX2.
+    """
+    if disabled():
+        return Machine(vector_bytes=16, registers=16, bfloat16_dot=False)
+    text = _assembly("fmul <16 x float> %x, %x", "<16 x float>")
+    if "zmm" in text:
+        halves = _assembly("fptrunc <16 x float> %x to <16 x bfloat>", "<16 x bfloat>")
+        return Machine(64, 32, "vcvtneps2bf16" in halves)
+    if "ymm" in text:
+        return Machine(32, 16, False)
+    neon = ".4s" in text  # its vectors are as short as those of SSE, but there are 32
+    return Machine(16, 32 if neon else 16, False)
+
+
+def _assembly(instruction: str, result: str) -> str:
+    """What LLVM makes of one instruction on a <16 x float>, for the processor in use."""
+    import llvmlite.binding as llvm
+    from numba.core import config
+
+    name, features = config.CPU_NAME or llvm.get_host_cpu_name(), config.CPU_FEATURES
+    if features is None:  # a processor given by name has what the name implies
+        features = "" if config.CPU_NAME else llvm.get_host_cpu_features().flatten()
+    text = f"""define void @probe(ptr %from, ptr %to) {{
+        %x = load <16 x float>, ptr %from
+        %y = {instruction}
+        store {result} %y, ptr %to
+        ret void
+    }}"""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    target = llvm.Target.from_default_triple().create_target_machine(name, features)
+    return target.emit_assembly(llvm.parse_assembly(text))
+
+
+def words(pairs: Any) -> Any:
+    """bfloat16 bits (uint16), neighbouring k last, as packed words (plain Python's part)."""
+    return np.ascontiguousarray(pairs).view(WORD)[..., 0]
+
+
+def halves(packed: Any) -> Any:
+    """Packed panels (.., depth, lanes) as float: words become two rows of float32 each."""
+    if packed.dtype != WORD:
+        return packed
+    parts = np.stack([packed << 16, packed & 0xFFFF0000], axis=-2)  # (.., depth, 2, lanes)
+    return parts.view(np.float32).reshape(*packed.shape[:-2], -1, packed.shape[-1])
+
+
+def _multiply_tile_plain(a, i, k_a, b, j, k_b, depth, out, row, column, add):
+    this = tile(a.dtype.name)
+    panels = -(-this.rows // this.lanes)
+    left = np.concatenate(halves(a[i : i + panels, k_a : k_a + depth]), axis=1)[:, : this.rows]
+    right = np.concatenate(halves(b[j : j + 2, k_b : k_b + depth]), axis=1)
+    block = out[row : row + this.rows, column : column + this.columns]
+    block[...] = left.T @ right + (block if add else 0)
+
+
+@intrinsic(plain=_multiply_tile_plain, uses=(WRITER,))
+def multiply_tile(typing, a, i, k_a, b, j, k_b, depth, out, row, column, add):
+    """out[row:row+rows, column:column+columns] (+)= sum over `depth` words of a and b.
+
+    a, b: packed panels (panels, words, lanes), see packing.py. The tile's rows are the lanes of
+    panels i, i+1, .. of a, from word k_a on; its columns those of panels j, j+1 of b from k_b on.
+    out (M, N): float32 or float64, the last axis contiguous, the whole tile inside it. `add` says
+    whether to add to what `out` holds.
+    """
+    from numba.core import types
+
+    index = types.intp
+    inputs = (a, index, index, b, index, index, index)
+    return types.void(*inputs, out, index, index, types.boolean), _write_multiply_tile
+
+
+def _write_multiply_tile(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    """The instructions of `multiply_tile`: the loop over k, then the sums into `out`."""
+    from minillm.kernels.vector_ir import Writer
+
+    a, i, k_a, b, j, k_b, depth, out, row, column, add = arguments
+    a_type, b_type, out_type = signature.args[0], signature.args[3], signature.args[7]
+    rows, vectors, lanes = tile(a_type.dtype.name)
+    row_panels = -(-rows // lanes)
+    write = Writer(context, builder)
+
+    a_panels = [write.element(a_type, a, write.plus(i, p), k_a) for p in range(row_panels)]
+    b_panels = [write.element(b_type, b, write.plus(j, p), k_b) for p in range(vectors)]
+
+    def step(k: Any, sums: list[Any]) -> list[Any]:
+        """The sums after word k."""
+        at = builder.mul(k, write.integer(lanes))
+        right = [write.load(builder.gep(panel, [at]), lanes) for panel in b_panels]
+        left = [builder.gep(panel, [at]) for panel in a_panels]
+        results = []
+        for r in range(rows):
+            number = builder.load(write.ahead(left[r // lanes], r % lanes))
+            x = write.spread(number, lanes)
+            for v in range(vectors):
+                results.append(write.multiply_add(x, right[v], sums[len(results)]))
+        return results
+
+    sums = write.loop(depth, step, [write.zeros(out_type.dtype.name, lanes)] * (rows * vectors))
+    places = [
+        write.ahead(write.element(out_type, out, write.plus(row, r), column), v * lanes)
+        for r in range(rows)
+        for v in range(vectors)
+    ]
+    with builder.if_else(add) as (adding, storing):
+        with adding:
+            for place, total in zip(places, sums, strict=True):
+                write.store(builder.fadd(write.load(place, lanes), total), place)
+        with storing:
+            for place, total in zip(places, sums, strict=True):
+                write.store(total, place)
+    return context.get_dummy_value()

@@ -1,0 +1,206 @@
+"""A small vocabulary for writing vector instructions, for the intrinsics of tile.py and others.
+
+A Numba intrinsic appends LLVM instructions to the function being compiled, through llvmlite's
+`IRBuilder`. `Writer` wraps that builder with the few phrases that matrix products need: the
+address of an array's element, loading and storing vectors, spreading one number over a vector,
+multiply-add, rearranging lanes, a loop that keeps its vectors in registers. LLVM maps a vector type
+to whatever registers there are, so little here depends on the processor.
+
+This module is imported only while a kernel is being compiled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+
+from minillm.kernels.tile import WORD, machine
+
+INDEX, LANE = ir.IntType(64), ir.IntType(32)
+FLOAT = ir.FloatType()
+
+
+class BFloat(ir.Type):
+    """LLVM's bfloat16, which llvmlite has no class for."""
+
+    intrinsic_name = "bf16"
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BFloat)
+
+    def __hash__(self) -> int:
+        return hash(BFloat)
+
+
+NUMBERS = {
+    "float32": FLOAT,
+    "float64": ir.DoubleType(),
+    "uint16": ir.IntType(16),  # the bits of a bfloat16
+    "uint32": ir.IntType(32),  # a word, two of them
+}
+BYTES = {FLOAT: 4, ir.DoubleType(): 8, ir.IntType(16): 2, ir.IntType(32): 4}
+
+
+class Writer:
+    """Appends vector instructions to the function that an intrinsic is called in."""
+
+    def __init__(self, context: Any, builder: Any) -> None:
+        self.context, self.builder = context, builder
+
+    # ------------------------------------------------------------------ indices and addresses
+
+    def integer(self, value: int) -> ir.Constant:
+        return ir.Constant(INDEX, value)
+
+    def plus(self, value: Any, constant: int) -> Any:
+        return self.builder.add(value, self.integer(constant))
+
+    def smaller(self, x: Any, y: Any) -> Any:
+        return self.builder.select(self.builder.icmp_signed("<", x, y), x, y)
+
+    def element(self, array_type: Any, array: Any, *indices: Any) -> Any:
+        """The address of `array[indices]`, by the array's strides."""
+        struct = self.context.make_array(array_type)(self.context, self.builder, array)
+        offset = self.integer(0)
+        for axis, index in enumerate(indices):
+            stride = self.builder.extract_value(struct.strides, axis)  # in bytes
+            offset = self.builder.add(offset, self.builder.mul(index, stride))
+        start = self.builder.bitcast(struct.data, ir.IntType(8).as_pointer())
+        number = NUMBERS[array_type.dtype.name].as_pointer()
+        return self.builder.bitcast(self.builder.gep(start, [offset]), number)
+
+    def ahead(self, address: Any, count: int) -> Any:
+        """The address `count` numbers after `address`."""
+        return self.builder.gep(address, [self.integer(count)])
+
+    # ------------------------------------------------------------------ vectors
+
+    def zeros(self, dtype: str, lanes: int) -> Any:
+        return ir.Constant(ir.VectorType(NUMBERS[dtype], lanes), None)
+
+    def load(self, address: Any, lanes: int) -> Any:
+        """`lanes` neighbouring numbers, which need not be aligned."""
+        vector = ir.VectorType(address.type.pointee, lanes)
+        loaded = self.builder.load(self.builder.bitcast(address, vector.as_pointer()))
+        loaded.align = BYTES[vector.element]
+        return loaded
+
+    def store(self, vector: Any, address: Any) -> None:
+        target = self.builder.bitcast(address, vector.type.as_pointer())
+        self.builder.store(vector, target).align = BYTES[vector.type.element]
+
+    def spread(self, number: Any, lanes: int) -> Any:
+        """A vector with `number` in every lane."""
+        empty = ir.Constant(ir.VectorType(number.type, lanes), ir.Undefined)
+        first = self.builder.insert_element(empty, number, ir.Constant(LANE, 0))
+        return self.pick(first, empty, [0] * lanes)
+
+    def pick(self, first: Any, second: Any, lanes: list[int]) -> Any:
+        """The vector of the given lanes; those of `second` count on from the end of `first`."""
+        mask = ir.Constant(ir.VectorType(LANE, len(lanes)), lanes)
+        return self.builder.shuffle_vector(first, second, mask)
+
+    def loop(self, count: Any, step: Callable[..., list[Any]], values: list[Any]) -> list[Any]:
+        """for k in range(count): values = step(k, values). The values stay in registers."""
+        build = self.builder
+        entry = build.block
+        each, after = build.append_basic_block("each"), build.append_basic_block("after")
+        build.cbranch(build.icmp_signed(">", count, self.integer(0)), each, after)
+
+        # A phi has one value for each block it can be reached from: first the given one, then
+        # what the last round computed.
+        build.position_at_end(each)
+        k = build.phi(count.type)
+        before = [build.phi(value.type) for value in values]
+        results = step(k, before)
+        following = self.plus(k, 1)
+        end = build.block
+        build.cbranch(build.icmp_signed("<", following, count), each, after)
+
+        build.position_at_end(after)
+        finals = [build.phi(value.type) for value in values]
+        k.add_incoming(self.integer(0), entry)
+        k.add_incoming(following, end)
+        for phi, first, later in zip(before + finals, values * 2, results * 2, strict=True):
+            phi.add_incoming(first, entry)
+            phi.add_incoming(later, end)
+        return finals
+
+    def sum_lanes(self, vectors: list[Any]) -> Any:
+        """The sum of all lanes of the vectors, by halves."""
+        while len(vectors) > 1:
+            vectors = [self.builder.fadd(*vectors[:2]), *vectors[2:]]
+        total = vectors[0]
+        while total.type.count > 1:
+            half = total.type.count // 2
+            low = self.pick(total, total, list(range(half)))
+            high = self.pick(total, total, list(range(half, 2 * half)))
+            total = self.builder.fadd(low, high)
+        return self.builder.extract_element(total, ir.Constant(LANE, 0))
+
+    # ------------------------------------------------------------------ multiplying
+
+    def multiply_add(self, x: Any, y: Any, total: Any) -> Any:
+        """total + x * y; for words, total + the products of both bfloat16 pairs in x and y."""
+        vector = total.type
+        if x.type == vector:  # fmuladd: fused where the processor can, never a library call
+            name = f"llvm.fmuladd.v{vector.count}f{8 * BYTES[vector.element]}"
+            return self._call(name, vector, x, y, total)
+        if machine().bfloat16_dot:
+            pairs = ir.VectorType(BFloat(), 2 * vector.count)
+            x, y = self.builder.bitcast(x, pairs), self.builder.bitcast(y, pairs)
+            return self._call("llvm.x86.avx512bf16.dpbf16ps.512", vector, total, x, y)
+        for half in (self.low_half, self.high_half):
+            total = self.multiply_add(half(x), half(y), total)
+        return total
+
+    def _call(self, name: str, result: Any, *arguments: Any) -> Any:
+        function = self.builder.module.globals.get(name)
+        if function is None:
+            kind = ir.FunctionType(result, [argument.type for argument in arguments])
+            function = ir.Function(self.builder.module, kind, name)
+        return self.builder.call(function, arguments)
+
+    # ------------------------------------------------------------------ bfloat16
+
+    def low_half(self, pairs: Any) -> Any:
+        """The even k of bfloat16 pairs as float32: a bfloat16 is the upper half of a float32."""
+        moved = self.builder.shl(pairs, ir.Constant(pairs.type, [16] * pairs.type.count))
+        return self.builder.bitcast(moved, ir.VectorType(FLOAT, pairs.type.count))
+
+    def high_half(self, pairs: Any) -> Any:
+        """The odd k of bfloat16 pairs as float32."""
+        kept = self.builder.and_(pairs, ir.Constant(pairs.type, [0xFFFF0000] * pairs.type.count))
+        return self.builder.bitcast(kept, ir.VectorType(FLOAT, pairs.type.count))
+
+    def as_words(self, numbers: Any, packed: str) -> Any:
+        """Numbers as words of dtype `packed`: themselves, or neighbours paired as bfloat16."""
+        word = NUMBERS[packed]
+        if numbers.type.element == word:
+            return numbers
+        if numbers.type.element == FLOAT:
+            numbers = self.round_to_bfloat16(numbers)
+        return self.builder.bitcast(numbers, ir.VectorType(word, numbers.type.count // 2))
+
+    def round_to_bfloat16(self, numbers: Any) -> Any:
+        """float32 numbers as bfloat16 (or its bits), to nearest, ties to even; NaN stays NaN."""
+        build, count = self.builder, numbers.type.count
+        if machine().bfloat16_dot:
+            return build.fptrunc(numbers, ir.VectorType(BFloat(), count))
+        bits_type = ir.VectorType(NUMBERS[WORD.name], count)
+
+        def constant(value: int) -> ir.Constant:
+            return ir.Constant(bits_type, [value] * count)
+
+        bits = build.bitcast(numbers, bits_type)
+        high = build.lshr(bits, constant(16))
+        nudge = build.add(build.and_(high, constant(1)), constant(0x7FFF))
+        rounded = build.lshr(build.add(bits, nudge), constant(16))
+        is_nan = build.fcmp_unordered("uno", numbers, numbers)
+        chosen = build.select(is_nan, build.or_(high, constant(0x40)), rounded)
+        return build.trunc(chosen, ir.VectorType(NUMBERS["uint16"], count))
