@@ -18,7 +18,12 @@ from typing import Any
 
 import numpy as np
 
-FUNCTIONS = """
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+FUNCTIONS = _words("""
 abs add all allclose any arange argmax argmin argsort array_split ascontiguousarray broadcast_to
 ceil clip concatenate copysign cos count_nonzero cumsum diff divide einsum empty empty_like equal
 exp expand_dims expm1 eye flatnonzero flip floor full full_like isfinite isinf isnan left_shift log
@@ -26,19 +31,19 @@ log1p logical_and logical_not logical_or matmul max maximum mean min minimum mod
 negative nonzero ones ones_like outer power prod repeat reshape right_shift roll rint sign sin sort
 split sqrt square squeeze stack subtract sum swapaxes take take_along_axis tanh tensordot tile
 transpose tril triu unique where zeros zeros_like
-""".split()
+""")
 UFUNCS_WITH_AT = ("add", "subtract", "maximum", "minimum")  # the only ones whose `.at` CuPy has
-CONSTANTS = """
+CONSTANTS = _words("""
 bool_ dtype e finfo float16 float32 float64 iinfo inf int8 int16 int32 int64 nan newaxis pi
 result_type uint8 uint16 uint32 uint64
-""".split()
-METHODS = """
+""")
+METHODS = _words("""
 all any argmax argmin argsort astype clip copy cumsum dot max mean min nonzero prod ravel repeat
 reshape squeeze std sum swapaxes take transpose trace var view
-""".split()
-OPERATORS = """
+""")
+OPERATORS = _words("""
 add sub mul truediv floordiv mod pow matmul and or xor lshift rshift
-""".split()
+""")
 COMPARISONS = ["lt", "le", "gt", "ge", "eq", "ne"]
 
 
@@ -55,7 +60,7 @@ class Flags:
     owndata = property(lambda self: self._flags.owndata)
 
 
-class ndarray:  # noqa: N801 - CuPy's name
+class ndarray:
     """An array on the device that is not there; `_host` is what a real one would hold."""
 
     __array_ufunc__ = None

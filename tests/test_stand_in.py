@@ -24,7 +24,7 @@ from minillm.models.llama import Llama, LlamaConfig
 from minillm.training.optimizer import AdamW
 
 sys.path.insert(0, str(Path(__file__).parent / "autograd"))
-from ops import OPS, Case, Op  # noqa: E402
+from ops import OPS, Case, Op
 
 few = settings(
     max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -33,7 +33,7 @@ def cross_entropy(
 
     A target of -100 is ignored. `weights` (...) are constants that multiply the losses.
     `reduction`: "mean" is sum(weights * losses) / sum(weights) over targets not ignored, and 0
-    where there is none; "sum" leaves the division out; "none" gives each loss, in the targets' shape.
+    where there is none; "sum" leaves the division out; "none" gives each loss, shaped as targets.
 
     With `consume`, backward writes the gradient over the logits instead of making a second array
     of their size. Reading them afterwards raises `GraphError`. Where somebody still needs them (a

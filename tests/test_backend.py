@@ -1,0 +1,131 @@
+"""Which arrays and kernels are in use, and on how many threads."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from minillm import backend
+from minillm.errors import BackendError, InputError
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        check=False,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> None:
+    with backend.use(backend.name()):
+        yield
+
+
+def test_use_is_for_good_or_for_a_block() -> None:
+    backend.use("numba")
+    with backend.use("numpy"):
+        assert backend.name() == "numpy"
+        with backend.use("numba"):
+            assert backend.name() == "numba"
+        assert backend.name() == "numpy"
+    assert backend.name() == "numba"
+    with pytest.raises(ZeroDivisionError), backend.use("numpy"):
+        raise ZeroDivisionError
+    assert backend.name() == "numba"
+
+
+def test_the_environment_chooses() -> None:
+    show = "from minillm import backend; print(backend.name())"
+    assert python(show, MINILLM_BACKEND="numpy").stdout.strip() == "numpy"
+    unset = "import os; os.environ.pop('MINILLM_BACKEND', None); "
+    assert python(unset + show).stdout.strip() == "numba"
+
+
+def test_an_unknown_backend_names_the_known_ones() -> None:
+    with pytest.raises(BackendError, match="'jax'; choose one of numpy, numba, cupy"):
+        backend.use("jax")
+    failed = python("from minillm import backend; backend.name()", MINILLM_BACKEND="jax")
+    assert "BackendError: unknown backend 'jax'" in failed.stderr
+
+
+def test_a_missing_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(BackendError, match="pip install numba"):
+        backend.use("numba")
+    before = backend.name()
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(BackendError, match="minillm\\[gpu\\]"), backend.use("cupy"):
+        pass
+    assert backend.name() == before
+
+
+def test_the_twins_serve_numpy_arrays_under_numba_only() -> None:
+    array = np.ones(3)
+    with backend.use("numba"):
+        assert backend.fast(array, array)
+        assert not backend.fast(array, array.view(np.recarray))
+    with backend.use("numpy"):
+        assert not backend.fast(array)
+
+
+def test_arrays_come_and_go_without_needless_copies() -> None:
+    array = np.ones(3)
+    assert backend.asarray(array) is array
+    assert backend.to_numpy(array) is array
+    assert backend.asarray([1, 2], dtype=np.float32).dtype == np.float32
+    assert backend.to_numpy(2.5).shape == ()
+    assert backend.array_module(array) is np
+    assert backend.array_module(3.0) is np
+    assert backend.module() is np
+
+
+def test_threads_are_set_for_numba_and_blas() -> None:
+    code = """
+import numpy, threadpoolctl
+from minillm import backend
+backend.set_threads(1)
+import numba
+from minillm.jit import jit
+@jit
+def one():
+    return 1
+one()
+blas = [pool["num_threads"] for pool in threadpoolctl.threadpool_info()
+        if pool["user_api"] == "blas"]
+print(backend.threads(), numba.get_num_threads(), set(blas) <= {1})
+"""
+    for code_and_environment in (
+        python(code),
+        python(code.replace("backend.set_threads(1)", "backend.threads()"), MINILLM_THREADS="1"),
+    ):
+        assert code_and_environment.stdout.split() == ["1", "1", "True"], code_and_environment
+
+
+@pytest.mark.parametrize("count", [0, -1, 10_000])
+def test_an_impossible_number_of_threads_is_refused(count: int) -> None:
+    with pytest.raises(InputError, match=f"{count} threads wanted, but this process can use 1 to"):
+        backend.set_threads(count)
+
+
+def test_threads_in_the_environment_must_be_a_number() -> None:
+    failed = python("from minillm import backend; backend.threads()", MINILLM_THREADS="many")
+    assert "MINILLM_THREADS is 'many'; it takes a whole number" in failed.stderr
+
+
+def test_importing_the_library_loads_neither_numba_nor_a_gpu() -> None:
+    code = """
+import sys
+import minillm, minillm.autograd.functional, minillm.models.gpt, minillm.tokenizer
+print([name for name in ("numba", "llvmlite", "cupy", "torch", "transformers")
+       if name in sys.modules])
+"""
+    assert python(code).stdout.strip() == "[]"

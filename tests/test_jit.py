@@ -1,0 +1,145 @@
+"""Compilation when a kernel is first called, and what is kept of it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+KERNEL = """
+import numpy as np
+from helper import double
+from minillm import jit as jit_module
+from minillm.jit import jit, prange
+
+jit_module.on_compile = lambda name: print("compiling", name)
+
+@jit(parallel=True)
+def add_double(out, x):
+    for i in prange(x.size):
+        out[i] = double(x[i]) + 1
+
+mark = add_double
+out = np.zeros(4)
+add_double(out, np.arange(4.0))
+print(out.tolist())
+print("replaced" if add_double is not mark else "plain")
+"""
+HELPER = """
+from minillm.jit import jit
+
+@jit
+def double(value):
+    return value * 2
+"""
+
+
+def run(folder: Path, **environment: str) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "kernel.py"],
+        check=False,
+        cwd=folder,
+        env={**os.environ, "NUMBA_DISABLE_JIT": "0", **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "kernel.py").write_text(KERNEL)
+    (tmp_path / "helper.py").write_text(HELPER)
+    return tmp_path
+
+
+def test_compiled_once_and_again_only_when_a_source_changes(folder: Path) -> None:
+    """Also the source of a function that it calls, which Numba's own cache does not look at."""
+    cache = {"NUMBA_CACHE_DIR": str(folder / "cache")}
+    first = run(folder, **cache)
+    assert first[0].startswith("compiling") and "add_double" in "".join(first)
+    assert first[-2:] == ["[1.0, 3.0, 5.0, 7.0]", "replaced"]
+    assert run(folder, **cache) == first[-2:]
+    (folder / "helper.py").write_text(HELPER.replace("* 2", "* 3"))
+    changed = run(folder, **cache)
+    assert "add_double" in "".join(changed[:-2])
+    assert changed[-2] == "[1.0, 4.0, 7.0, 10.0]"
+
+
+def test_disabled_it_is_the_plain_function(folder: Path) -> None:
+    shown = run(folder, NUMBA_DISABLE_JIT="1")
+    assert shown == ["[1.0, 3.0, 5.0, 7.0]", "replaced"]
+    code = textwrap.dedent(
+        """
+        import sys
+        from minillm.jit import jit, intrinsic, disabled
+        def plain(a): return a + 1
+        @intrinsic(plain=plain)
+        def vector(typing, a): raise AssertionError
+        @jit
+        def use(a): return vector(a)
+        print(disabled(), use(1), use.__name__, "numba" in sys.modules)
+        """
+    )
+    (folder / "kernel.py").write_text(code)
+    assert run(folder, NUMBA_DISABLE_JIT="1") == ["True 2 use False"]
+
+
+def test_a_folder_that_cannot_be_written_is_no_error(folder: Path) -> None:
+    blocked = folder / "cache"
+    blocked.write_text("a file where the cache's folder would be")
+    shown = run(folder, NUMBA_CACHE_DIR=str(blocked))
+    assert shown[-2] == "[1.0, 3.0, 5.0, 7.0]"
+
+
+def test_arguments_that_are_only_read_share_one_version(folder: Path) -> None:
+    code = textwrap.dedent(
+        """
+        import numpy as np
+        from minillm.jit import jit
+
+        @jit(reads=("x",))
+        def total(x, out):
+            out[0] = 0.0
+            for i in range(x.shape[0]):
+                for j in range(x.shape[1]):
+                    out[0] += x[i, j]
+
+        out = np.zeros(1)
+        frozen = np.ones((4, 6))
+        frozen.flags.writeable = False
+        for x in (np.ones((4, 6)), np.ones((6, 4)).T, np.ones((8, 6))[::2], frozen):
+            total(x, out)
+            print(out[0])
+        print(len(total.signatures))
+        """
+    )
+    (folder / "kernel.py").write_text(code)
+    assert run(folder, NUMBA_CACHE_DIR=str(folder / "cache")) == ["24.0"] * 4 + ["1"]
+
+
+def test_nan_and_infinity_keep_their_meaning(folder: Path) -> None:
+    code = textwrap.dedent(
+        """
+        import numpy as np
+        from minillm.jit import jit
+
+        @jit
+        def largest_finite(x):
+            best = -np.inf
+            for value in x:
+                if np.isfinite(value) and value > best:
+                    best = value
+            return best, x[0] / 0.0, np.isnan(x).any()
+
+        print(*largest_finite(np.array([1.0, -np.inf, np.nan, 3.0, np.inf])))
+        """
+    )
+    (folder / "kernel.py").write_text(code)
+    assert run(folder, NUMBA_CACHE_DIR=str(folder / "cache")) == ["3.0 inf True"]
