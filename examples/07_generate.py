@@ -114,13 +114,18 @@ for prompt, ids in zip(prompts, together, strict=True):
     print(f"  {tokenizer.decode(prompt)!r} + {tokenizer.decode(ids)!r}")
 assert together == alone  # who else is in the batch makes no difference
 
-# ------------------------------------------------------------- streaming, up to a stop string
+# ------------------------------------------- past the context; streaming, up to a stop string
 
-print("\nStreamed up to 'picked?', past the 64 characters that the model sees at once:\n  ", end="")
+# The model sees 64 characters at once. When they are full, it goes on with the newest 32 of them.
+long = generate(model, prompts[:1], 150, greedy)[0]
+print(f"\n150 characters: {tokenizer.decode(long)!r}")
+assert len(long) == 150
+
+print("\nStreamed as it is written, up to the word 'If':\n  ", end="")
 shown = ""
-for token in stream(model, [tokenizer.encode("Peter Piper")], 400, SamplingConfig(0.3), seed=3,
-                    stop=["picked?"], tokenizer=tokenizer):  # fmt: skip
-    shown += token.text
+for token in stream(model, prompts[2:], 400, SamplingConfig(temperature=0.5), seed=3,
+                    stop=["If"], tokenizer=tokenizer):  # fmt: skip
+    shown += token.text  # an "I" waits until it is clear that no "f" follows
     print(token.text.replace("\n", " / "), end="", flush=True)
 print(f"\n{len(shown)} characters, ended by: {token.reason}")
-assert "picked?" not in shown
+assert "If" not in shown and token.reason in ("stop", "length")
