@@ -23,6 +23,7 @@ Vaswani et al. 2017, "Attention is all you need", sections 3.1 to 3.5.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -45,7 +46,11 @@ from minillm.models.base import (
 from minillm.models.kv_cache import KVCache
 from minillm.nn import Dropout, Embedding, LayerNorm, Linear, Module
 
-ACTIVATIONS = {"gelu": F.gelu, "gelu_tanh": partial(F.gelu, approximate="tanh"), "relu": F.relu}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+}
 
 
 @dataclass(frozen=True)

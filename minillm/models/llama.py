@@ -167,7 +167,7 @@ class Attention(Module):
         q = self.query(x).reshape(B, T, self.n_head, self.d_head)  # (B, T, H, D)
         k = self.key(x).reshape(B, T, self.n_kv_head, self.d_head)  # (B, T, G, D)
         v = self.value(x).reshape(B, T, self.n_kv_head, self.d_head)
-        if self.query_norm is not None:
+        if self.query_norm is not None and self.key_norm is not None:
             q, k = self.query_norm(q), self.key_norm(k)
         q = F.rotary(q.swapaxes(1, 2), *rotation)  # (B, H, T, D)
         k = F.rotary(k.swapaxes(1, 2), *rotation)  # (B, G, T, D)

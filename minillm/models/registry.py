@@ -12,7 +12,7 @@ True
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from minillm.models.llama import Llama, LlamaConfig
 
 Config = GPTConfig | LlamaConfig
 
-ARCHITECTURES: dict[str, tuple[type[Config], type[LanguageModel]]] = {
+ARCHITECTURES: dict[str, tuple[type[Config], Callable[..., LanguageModel]]] = {
     "gpt": (GPTConfig, GPT),
     "llama": (LlamaConfig, Llama),
 }
