@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from minillm.errors import InputError
 from minillm.jit import jit
 from minillm.tokenizer.inner import inner
 from minillm.tokenizer.queue import new_table, pair_key, table_slot
@@ -67,11 +68,20 @@ def build_machine(
         made: the id that each merge makes, (M,) int32.
         single: see `Machine`.
         whole_words: whether a word that is a token becomes it even where it is unreachable.
+
+    Raises `InputError` where a merge comes before the one that really makes one of its parts: the
+    tokens could then not be told from their borders.
     """
     length = np.array([len(token or b"") for token in tokens], np.int32)
     rank = np.full(len(tokens), NEVER, np.int32)
     rank[symbols] = -1
-    left, right, pairs = _choose_merges(merges, made, rank)
+    left, right, pairs, early = _choose_merges(merges, made, rank)
+    if early >= 0:
+        a, b = merges[early].tolist()
+        raise InputError(
+            f"merge {early} of {tokens[a]!r} and {tokens[b]!r} is out of order: "
+            "a later merge makes one of its parts"
+        )
     length[single] = np.maximum(length[single], 1)
     spelled = b"".join(token or b"" for token in tokens)
     ends_at = np.cumsum([len(token or b"") for token in tokens], dtype=np.int64)
@@ -115,7 +125,10 @@ def may_follow(pairs, rank, left, right, a, b, limit):
 
 @jit
 def _choose_merges(merges, made, rank):
-    """For each token the merge that makes it: its parts, its `rank` (in place), and all as a table."""
+    """For each token the merge that makes it: its parts, its `rank` (in place), and all as a table.
+
+    The last result is the number of a merge that comes before one of its parts exists, or -1.
+    """
     left = np.full(rank.size, -1, np.int32)
     right = np.full(rank.size, -1, np.int32)
     pairs = new_table(merges.shape[0] + 1)
@@ -132,7 +145,11 @@ def _choose_merges(merges, made, rank):
         slot = table_slot(pairs, key)
         pairs[slot, 0] = key
         pairs[slot, 1] = number
-    return left, right, pairs
+    for number in range(merges.shape[0]):
+        latest = max(rank[merges[number, 0]], rank[merges[number, 1]])
+        if number < latest < NEVER:
+            return left, right, pairs, number
+    return left, right, pairs, -1
 
 
 @jit

@@ -55,10 +55,11 @@ def split(data: bytes, pattern: str) -> Iterator[bytes]:
     text = data.decode("utf-8", "surrogateescape")
     end = 0
     for match in compiled(pattern).finditer(text):
+        if not match.group():
+            continue
         if match.start() > end:
             yield text[end : match.start()].encode("utf-8", "surrogateescape")
-        if match.end() > match.start():
-            yield match.group().encode("utf-8", "surrogateescape")
+        yield match.group().encode("utf-8", "surrogateescape")
         end = match.end()
     if end < len(text):
         yield text[end:].encode("utf-8", "surrogateescape")

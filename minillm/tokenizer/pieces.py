@@ -23,13 +23,16 @@ Result = TypeVar("Result")
 
 
 @jit
-def cut(rules, data, ends, table):
-    """The pieces (n, 3) int64 of the texts that lie in `data` end to end, each ending at `ends`."""
-    pieces = np.empty((ends.size + data.size // PIECE, 3), np.int64)
+def cut(rules, data, ends, table, size):
+    """The pieces (n, 3) int64 of the texts that lie in `data` end to end, each up to one of `ends`.
+
+    All but the last of a text have `size` bytes or more.
+    """
+    pieces = np.empty((ends.size + data.size // size, 3), np.int64)
     n, begin = 0, 0
     for end in ends:
         while begin < end:
-            until = sure_start(rules, data, begin + PIECE, end, table)
+            until = sure_start(rules, data, begin + size, end, table)
             pieces[n, 0] = begin
             pieces[n, 1] = min(until, end)
             pieces[n, 2] = end
@@ -40,7 +43,7 @@ def cut(rules, data, ends, table):
 
 def groups_of(rules: int, data: np.ndarray, ends: Sequence[int]) -> list[np.ndarray]:
     """The pieces of texts, in order, in groups of about `PIECE` bytes."""
-    pieces = cut(rules, data, np.asarray(ends, np.int64), classes())
+    pieces = cut(rules, data, np.asarray(ends, np.int64), classes(), PIECE)
     if not len(pieces):
         return []
     group = (pieces[:, 1] - 1) // PIECE
