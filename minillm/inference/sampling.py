@@ -42,7 +42,7 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < np.inf:
             raise InputError(f"temperature={self.temperature}; it takes a number from 0 on")
-        if self.top_k is not None and not self.top_k >= 1:
+        if self.top_k is not None and (self.top_k != int(self.top_k) or self.top_k < 1):
             raise InputError(f"top_k={self.top_k}; it takes a whole number of at least 1")
         for name in ("top_p", "min_p"):
             share = getattr(self, name)

@@ -129,6 +129,7 @@ def test_broken_logits_raise(logits, message):
         ({"temperature": -1}, "temperature=-1; it takes a number from 0 on"),
         ({"temperature": float("nan")}, "temperature=nan"),
         ({"top_k": 0}, "top_k=0; it takes a whole number of at least 1"),
+        ({"top_k": 2.5}, "top_k=2.5; it takes a whole number of at least 1"),
         ({"top_p": 0}, "top_p=0; it takes a probability above 0, up to 1"),
         ({"top_p": 1.5}, "top_p=1.5"),
         ({"min_p": -0.1}, "min_p=-0.1"),
