@@ -28,62 +28,45 @@ from minillm.backend import Array
 from minillm.errors import InputError
 from minillm.jit import jit, prange
 from minillm.kernels.layout import PART, flat
-from minillm.kernels.vector_math import DOUBLE, erf, exp, sigmoid
+from minillm.kernels.vector_math import DOUBLE, normal, sigmoid
 
-ROOT_HALF = math.sqrt(0.5)
 PEAK = 1 / math.sqrt(2 * math.pi)  # of the normal density
 A, B = math.sqrt(2 / math.pi), 0.044715
 CLIP = {"none": 40.0, "tanh": 10.0}
-ERF_CLIP, TANH_CLIP = CLIP["none"], CLIP["tanh"]
+NORMAL_CLIP, TANH_CLIP = CLIP["none"], CLIP["tanh"]
 
 # ------------------------------------------------------------------------------- reference
 
 
 def forward_reference(x: Array, approximate: str = "none") -> Array:
     """GELU of every number of `x` (...)."""
-    return x * _probability(x, approximate)
+    return x * _probability(x, approximate)[0]
 
 
 def backward_reference(dout: Array, x: Array, approximate: str = "none") -> Array:
     """Gradient of `x` (...) from `dout` (...)."""
     xp = backend.array_module(x)
+    probability, slope = _probability(x, approximate)
+    return dout * (probability + xp.clip(x, -CLIP[approximate], CLIP[approximate]) * slope)
+
+
+def _probability(x: Array, approximate: str) -> tuple[Array, Array]:
+    """P(x) and P'(x)."""
+    xp = backend.array_module(x)
     held = xp.clip(x, -CLIP[approximate], CLIP[approximate])
-    if approximate == "none":
-        density = PEAK * xp.exp(-0.5 * held * held)
-    else:
+    if approximate == "tanh":
         t = xp.tanh(A * (held + B * held**3))
-        density = 0.5 * (1 - t * t) * (A * (1 + 3 * B * held * held))
-    return dout * (_probability(x, approximate) + held * density)
-
-
-def _probability(x: Array, approximate: str) -> Array:
-    xp = backend.array_module(x)
-    if approximate == "none":
-        return 0.5 * (1 + _erf(x * ROOT_HALF))
-    held = xp.clip(x, -CLIP["tanh"], CLIP["tanh"])
-    return 0.5 * (1 + xp.tanh(A * (held + B * held**3)))
-
-
-def _erf(x: Array) -> Array:
-    """The error function, which array modules lack, by vector_math.py's formula."""
-    xp = backend.array_module(x)
-    size = xp.minimum(xp.abs(x), DOUBLE.erf_most.item())
-    series, above, below = (
-        _polynomial(argument, coefficients)
-        for argument, coefficients in [
-            (size * size, DOUBLE.erf_series),
-            (size, DOUBLE.erf_tail_above),
-            (size, DOUBLE.erf_tail_below),
-        ]
-    )
-    tail = 1 - xp.exp(-size * size) * above / below
-    return xp.sign(x) * xp.where(size < DOUBLE.erf_middle.item(), size * series, tail)
+        return 0.5 * (1 + t), 0.5 * (1 - t * t) * (A * (1 + 3 * B * held * held))
+    # Array modules lack erf. 1 - P(|x|) is exp(-x^2/2) times the ratio explained in vector_math.py.
+    bell, size = xp.exp(-0.5 * held * held), xp.abs(held)
+    tail = bell * _polynomial(size, DOUBLE.tail_above) / _polynomial(size, DOUBLE.tail_below)
+    return xp.where(x < 0, tail, 1 - tail), PEAK * bell
 
 
 def _polynomial(x: Array, coefficients: tuple) -> Array:
-    value = coefficients[-1].item() + 0 * x
+    value = float(coefficients[-1])
     for coefficient in reversed(coefficients[:-1]):
-        value = value * x + coefficient.item()
+        value = value * x + float(coefficient)
     return value
 
 
@@ -110,21 +93,17 @@ def backward_fast(dout: Array, x: Array, approximate: str = "none") -> Array:
 
 @jit
 def _erf_forward_part(x, out):
-    number = x.dtype.type
-    half, one, root_half = number(0.5), number(1), number(ROOT_HALF)
     for i in range(x.size):
-        out[i] = x[i] * (half * (one + erf(x[i] * root_half)))
+        out[i] = x[i] * normal(x[i])[0]
 
 
 @jit
 def _erf_backward_part(dout, x, dx):
-    number = x.dtype.type
-    half, one, root_half = number(0.5), number(1), number(ROOT_HALF)
-    peak, most = number(PEAK), number(ERF_CLIP)
+    peak, most = x.dtype.type(PEAK), x.dtype.type(NORMAL_CLIP)
     for i in range(x.size):
+        probability, bell = normal(x[i])
         held = min(most, max(-most, x[i]))
-        density = peak * exp(-half * held * held)
-        dx[i] = dout[i] * (half * (one + erf(x[i] * root_half)) + held * density)
+        dx[i] = dout[i] * (probability + held * (peak * bell))
 
 
 @jit

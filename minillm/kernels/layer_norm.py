@@ -89,13 +89,13 @@ def backward_fast(
     if x.size == 0:
         return backward_reference(dout, x, weight, mean, rstd)
     C = x.shape[-1]
-    dx, sums = np.empty(x.shape, x.dtype), np.empty((2, C), x.dtype)
+    dx, sums = np.empty(x.shape, x.dtype), np.empty(2 * C, x.dtype)
     weight = np.ones(C, x.dtype) if weight is None else weight
     _backward(
         rows(dout), rows(x), rows(weight), mean.reshape(-1), rstd.reshape(-1),
         dx.reshape(-1, C), sums,
     )  # fmt: skip
-    return dx, sums[0], sums[1]
+    return dx, sums[:C], sums[C:]
 
 
 @jit(parallel=True)
@@ -133,23 +133,24 @@ def _backward(dout, x, weight, mean, rstd, dx, sums):
     count, C = x.shape
     chunks = min(MOST_CHUNKS, (count + CHUNK_ROWS - 1) // CHUNK_ROWS)
     if chunks == 1:
-        _backward_rows(dout, x, weight[0], mean, rstd, dx, sums)
+        _backward_rows(dout, x, weight[0], mean, rstd, dx, sums[:C], sums[C:])
     else:
-        parts = np.empty((chunks, 2, C), x.dtype)
+        parts = np.empty((chunks, 2 * C), x.dtype)
         for chunk in prange(chunks):
             i, j = chunk * count // chunks, (chunk + 1) * count // chunks
-            _backward_rows(dout[i:j], x[i:j], weight[0], mean[i:j], rstd[i:j], dx[i:j],
-                           parts[chunk])  # fmt: skip
-        sums[:] = 0
-        for chunk in range(chunks):
-            sums += parts[chunk]
+            _backward_rows(
+                dout[i:j], x[i:j], weight[0], mean[i:j], rstd[i:j], dx[i:j],
+                parts[chunk, :C], parts[chunk, C:],
+            )  # fmt: skip
+        add_up(parts, sums)
 
 
 @jit
-def _backward_rows(dout, x, weight, mean, rstd, dx, sums):
+def _backward_rows(dout, x, weight, mean, rstd, dx, dweight, dbias):
     C, number = x.shape[1], x.dtype.type
     share = number(1) / number(C)
-    sums[:] = 0
+    dweight[:] = 0
+    dbias[:] = 0
     for n in range(x.shape[0]):
         middle, factor = mean[n], rstd[n]
         total, along = number(0), number(0)
@@ -158,12 +159,21 @@ def _backward_rows(dout, x, weight, mean, rstd, dx, sums):
             d = dout[n, c] * weight[c]
             total += d
             along += d * normed
-            sums[0, c] += dout[n, c] * normed
-            sums[1, c] += dout[n, c]
         total, along = total * share, along * share
         for c in range(C):
             normed = (x[n, c] - middle) * factor
             dx[n, c] = factor * (dout[n, c] * weight[c] - total - normed * along)
+            dweight[c] += dout[n, c] * normed
+            dbias[c] += dout[n, c]
+
+
+@jit
+def add_up(parts, sums):
+    """The sum of the rows of `parts` (N, C) in their order, into `sums` (C,)."""
+    sums[:] = 0
+    for n in range(parts.shape[0]):
+        for c in range(sums.size):
+            sums[c] += parts[n, c]
 
 
 # ---------------------------------------------------------------------------------- public

@@ -20,7 +20,7 @@ import numpy as np
 from minillm import backend
 from minillm.backend import Array
 from minillm.jit import jit, prange
-from minillm.kernels.layer_norm import CHUNK_ROWS, MOST_CHUNKS
+from minillm.kernels.layer_norm import CHUNK_ROWS, MOST_CHUNKS, add_up
 from minillm.kernels.layout import rows
 
 # ------------------------------------------------------------------------------- reference
@@ -107,9 +107,7 @@ def _backward(dout, x, weight, rstd, dx, dweight):
         for chunk in prange(chunks):
             i, j = chunk * count // chunks, (chunk + 1) * count // chunks
             _backward_rows(dout[i:j], x[i:j], weight[0], rstd[i:j], dx[i:j], parts[chunk])
-        dweight[:] = 0
-        for chunk in range(chunks):
-            dweight += parts[chunk]
+        add_up(parts, dweight)
 
 
 @jit
@@ -121,10 +119,11 @@ def _backward_rows(dout, x, weight, rstd, dx, dweight):
         for c in range(C):
             normed = x[n, c] * factor
             along += dout[n, c] * weight[c] * normed
-            dweight[c] += dout[n, c] * normed
         along /= number(C)
         for c in range(C):
-            dx[n, c] = factor * (dout[n, c] * weight[c] - x[n, c] * factor * along)
+            normed = x[n, c] * factor
+            dx[n, c] = factor * (dout[n, c] * weight[c] - normed * along)
+            dweight[c] += dout[n, c] * normed
 
 
 # ---------------------------------------------------------------------------------- public
