@@ -161,16 +161,20 @@ def _scalar(hint: type, value: Any, name: str) -> Any:
 
 
 def describe(sections: Mapping[str, type]) -> str:
-    """The settings with their defaults, one per line; the comment on a field's line explains it."""
+    """The settings with their defaults, one per line; the comment on a field's line explains it.
+
+    A section may carry a remark behind its name, such as "model (gpt)".
+    """
     lines = []
-    for section, cls in sections.items():
+    for title, cls in sections.items():
+        lines += ["", f"{title}:"]
+        section = title.partition(" ")[0]
         notes = dict(_NOTE.findall(inspect.getsource(cls)))
         for field, _ in _fields(cls):
             start = "" if _required(field) else f" = {_text(field.default)}"
             line = f"  --{section}.{field.name.replace('_', '-')}{start}"
-            lines.append(f"{line:<40} {notes.get(field.name, '')}".rstrip())
-        lines.append("")
-    return "\n".join(lines).rstrip()
+            lines.append(f"{line:<36} {notes.get(field.name, '')}".rstrip())
+    return "\n".join(lines[1:])
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
@@ -205,7 +209,7 @@ def _required(field: dataclasses.Field) -> bool:
 
 
 def _text(value: Any) -> str:
-    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value) or '""'
 
 
 def _plain(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import textwrap
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from minillm.training.prepare import END_OF_TEXT, prepare
 from minillm.training.progress import duration, reporter
 
 RUNS = Path("runs")
+INDENT = " " * 37  # of an explanation in the help text
 SECTIONS = {"data": DataConfig, "tokenizer": TokenizerConfig, "train": TrainConfig}
 
 
@@ -43,10 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run, takes_settings=True)
     models = {f"model ({name})": kind for name, (kind, _) in registry.ARCHITECTURES.items()}
     parser.epilog = (
-        "settings, in a recipe (section, key = value) or as flags:\n"
-        f"  --model.architecture   {' or '.join(registry.ARCHITECTURES)}\n"
-        f"  --model.preset         {', '.join(registry.PRESETS)}\n\n"
-        f"{settings.describe({**SECTIONS, **models})}"
+        "settings, in a recipe (section, key = value) or as flags:\n\n"
+        f"{settings.describe({**SECTIONS, **models})}\n\n"
+        "model, first of all:\n"
+        f"  --model.architecture               {' or '.join(registry.ARCHITECTURES)}\n"
+        "  --model.preset                     one of these, for all that is not set:\n"
+        f"{textwrap.indent(textwrap.fill(', '.join(registry.PRESETS), 60), INDENT)}"
     )
 
 

@@ -76,7 +76,7 @@ class TrainConfig:
         for name in ("beta1", "beta2", "stable"):
             _between(f"train.{name}", getattr(self, name), 0, 1)
         _between("train.eps", self.eps, 0, exclusive=True)
-        if self.min_lr > self.lr:
+        if self.min_lr > self.lr and self.schedule != "constant":
             raise InputError(f"train.min_lr is {self.min_lr}, above train.lr, which is {self.lr}")
 
 
