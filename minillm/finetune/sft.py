@@ -94,27 +94,38 @@ def pad(rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> tuple[np.ndarray
 
 
 def conversations(
-    questions: Sequence[Question], seed: int, rounds: int = 4, most_turns: int = 3
+    tokenizer: Tokenizer,
+    questions: Sequence[Question],
+    block_size: int,
+    seed: int,
+    rounds: int = 4,
+    most_turns: int = 3,
 ) -> list[Conversation]:
-    """Conversations in which every question is asked `rounds` times, each time in another way.
+    """Conversations in which every question is asked `rounds` times, in one of its ways after another.
 
-    Each has 1 to `most_turns` questions that have nothing to do with each other: what was asked
-    before must not matter to the answer, nor how far into the conversation it is asked.
+    Each has 1 to `most_turns` questions that have nothing to do with each other, so that the model
+    learns to answer the last one, whatever was said before it. As many as fit into `block_size`
+    tokens: a question that does not fit alone is for `ChatBatches` to complain about.
     """
     rng = np.random.default_rng(seed)
     made: list[Conversation] = []
     for number in range(rounds):
-        waiting = [questions[i] for i in rng.permutation(len(questions))]
-        while waiting:
-            turns = int(rng.integers(1, most_turns + 1))
-            made.append([message for q in waiting[:turns] for message in _turn(q, number)])
-            waiting = waiting[turns:]
+        talk: list[Mapping[str, str]] = []
+        length = turns = 0
+        for i in rng.permutation(len(questions)):
+            turn = _turn(questions[i], number)
+            size = len(render(tokenizer, turn)[0])
+            if talk and (len(talk) == 2 * turns or length + size > block_size):
+                made.append(talk)
+                talk, length = [], 0
+            if not talk:
+                turns = int(rng.integers(1, most_turns + 1))
+            talk, length = [*talk, *turn], length + size
+        made.append(talk)
     return made
 
 
-def _turn(question: Question, number: int) -> list[dict[str, str]]:
+def _turn(question: Question, number: int) -> list[Mapping[str, str]]:
+    """A question, asked in its `number`-th way, and its answer."""
     way = question.ways[number % len(question.ways)]
-    return [
-        {"role": "user", "content": way},
-        {"role": "assistant", "content": question.answer},
-    ]
+    return [{"role": "user", "content": way}, {"role": "assistant", "content": question.answer}]
