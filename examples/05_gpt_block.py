@@ -92,14 +92,14 @@ by_hand = -np.log(likely[0, np.arange(T - 1), targets[0]]).mean()
 print(f"9. loss: {by_hand:.4f}, the mean of -log of the chance of the letter that comes next;"
       f"\n   blind guessing would have {np.log(4):.4f}\n")  # fmt: skip
 
-# ------------------------------------------------------------------- what the model says to all this
+# ----------------------------------------------------------------- what the model says to all this
 
 np.testing.assert_allclose(model(ids).numpy(), logits, rtol=1e-10)
 assert abs(model.loss(ids[:, :-1], targets).item() - by_hand) < 1e-10
 print("The model's own logits and loss are the same to ten digits.")
 
-# The causal mask in one sentence: a prediction does not depend on anything that comes after it. Each
-# letter stands at a position with a vector of its own, so that vector's gradient is the letter's.
+# The causal mask in one sentence: a prediction does not depend on anything that comes after it.
+# Each letter stands at a position with a vector of its own, whose gradient is the letter's.
 chance_of_o = model(ids)[0, 1, LETTERS.index("o")]
 (slope,) = grad(chance_of_o, [model.position_embedding.weight])  # (8, 8): position, channel
 reach = np.abs(slope[:T]).sum(axis=-1)

@@ -211,7 +211,8 @@ class LanguageModel(Module):
     def _check_ids(self, ids: Array) -> None:
         if ids.ndim != 2 or ids.dtype.kind not in "iu":
             raise InputError(
-                f"ids of shape {ids.shape} and type {ids.dtype}; they are whole numbers (batch, time)"
+                f"ids of shape {ids.shape} and type {ids.dtype};"
+                " they are whole numbers of shape (batch, time)"
             )
         if not self.token_embedding.weight.is_filled:
             name = type(self).__name__

@@ -10,8 +10,9 @@ That is the pre-norm block: x runs straight through the model, so that gradients
 of the original Transformer (`norm="post"`) normalises behind each sum, x = norm(x + f(x)), and
 needs no norm at the end.
 
-GPT-2's initialisation: weights normal with standard deviation 0.02, biases zero; and since 2 n_layer
-branches are summed into x, the last weight of each starts smaller, by 1 / sqrt(2 n_layer).
+GPT-2's initialisation: weights normal with standard deviation 0.02, biases zero; and since
+2 n_layer branches are summed into x, the last weight of each starts smaller, by
+1 / sqrt(2 n_layer).
 
 Dropout stands behind the embeddings and at the end of each branch. Attention weights are not
 dropped: the fused kernel never stores them.

@@ -54,7 +54,8 @@ class KVCache:
         """
         if self.length + T > self.capacity:
             raise InputError(
-                f"{T} more positions for a cache that holds {self.length} of at most {self.capacity}"
+                f"{T} more positions for a cache that holds {self.length}"
+                f" of at most {self.capacity}"
             )
         if padding_mask is None:
             return
@@ -63,7 +64,8 @@ class KVCache:
         late = ~left.all(axis=1) | ((count > 0) & (self.padding < self.length))
         if late.any():
             raise InputError(
-                f"row {late.argmax()} has padding after its first token; with a cache, pad on the left"
+                f"row {late.argmax()} has padding after its first token;"
+                " with a cache, pad on the left"
             )
         self.padding = self.padding + count
 

@@ -1,4 +1,4 @@
-"""Llama: the Transformer of today, lighter where GPT-2 was heavy and relative where it was absolute.
+"""Llama: the Transformer of today.
 
     x = token_embedding[ids]
     for each block:

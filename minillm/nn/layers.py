@@ -1,8 +1,8 @@
 """The layers that models are made of: a parameter or two, and the named operation that uses them.
 
-Weights start as normal numbers with standard deviation `std`, 0.02 as in GPT-2 (Radford et al. 2019,
-section 2.3), biases at zero and norms at one. They come from the `rng` that is passed in. Without
-one a layer is made to be loaded: its weights stay unfilled until `load_state_dict`.
+Weights start as normal numbers with standard deviation `std`, 0.02 as in GPT-2 (Radford et al.
+2019, section 2.3), biases at zero and norms at one. They come from the `rng` that is passed in.
+Without one a layer is made to be loaded: its weights stay unfilled until `load_state_dict`.
 """
 
 from __future__ import annotations

@@ -114,8 +114,8 @@ def llama(dtype: str, tied: bool, kv_heads: int, qk_norm: bool = False) -> Pair:
     settings = {
         "vocab_size": V, "hidden_size": C, "intermediate_size": 48, "num_hidden_layers": L,
         "num_attention_heads": H, "num_key_value_heads": kv_heads, "head_dim": C // H,
-        "max_position_embeddings": T, "rope_theta": 500.0, "rms_norm_eps": 1e-5, "tie_word_embeddings": tied,
-        "bos_token_id": 0, "eos_token_id": 0,
+        "max_position_embeddings": T, "rope_theta": 500.0, "rms_norm_eps": 1e-5,
+        "tie_word_embeddings": tied, "bos_token_id": 0, "eos_token_id": 0,
     }  # fmt: skip
     if qk_norm:
         theirs = transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**settings))
