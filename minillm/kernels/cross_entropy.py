@@ -29,6 +29,7 @@ from minillm.kernels.softmax import LANES, largest
 from minillm.kernels.vector_math import exp
 
 IGNORED = -100
+BLOCK = 2048  # numbers; a small part of the first-level cache
 
 # ------------------------------------------------------------------------------- reference
 
@@ -110,18 +111,27 @@ def _backward(dlosses, logits, targets, lse, dlogits):
     count = logits.shape[0]
     parts = max(1, min(count, logits.size // PART))
     for part in prange(parts):
+        block = np.empty(BLOCK, logits.dtype)
         for n in range(part * count // parts, (part + 1) * count // parts):
             if targets[n] == IGNORED:
                 dlogits[n] = 0
             else:
-                _scaled_softmax(logits[n], lse[n], dlosses[n], dlogits[n])
+                _scaled_softmax(logits[n], lse[n], dlosses[n], dlogits[n], block)
                 dlogits[n, targets[n]] -= dlosses[n]
 
 
 @jit
-def _scaled_softmax(x, lse, scale, y):
-    for j in range(x.shape[0]):
-        y[j] = scale * exp(x[j] - lse)
+def _scaled_softmax(x, lse, scale, y, block):
+    """scale * exp(x - lse) into `y`, which may be `x`: that is why it goes through `block`.
+
+    A loop that reads and writes one array is not vectorised for the case that it is the same.
+    """
+    for start in range(0, x.size, BLOCK):
+        scores, result = x[start : start + BLOCK], y[start : start + BLOCK]
+        for j in range(scores.size):
+            block[j] = scale * exp(scores[j] - lse)
+        for j in range(scores.size):
+            result[j] = block[j]
 
 
 # ---------------------------------------------------------------------------------- public
