@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -41,7 +41,7 @@ class use:
         self.previous = _current
         _current = _checked(name)
 
-    def __enter__(self) -> use:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -146,7 +146,7 @@ def set_threads(count: int) -> None:
     Raises `InputError` where `count` is not between 1 and Numba's pool (NUMBA_NUM_THREADS).
     """
     global _threads
-    most = int(os.environ.get("NUMBA_NUM_THREADS", 0)) or cores()
+    most = int(os.environ.get("NUMBA_NUM_THREADS", "0")) or cores()
     if not 1 <= count <= most:
         raise InputError(f"{count} threads wanted, but this process can use 1 to {most}")
     _threads = count
