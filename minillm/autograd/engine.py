@@ -62,7 +62,7 @@ def gradients(
 
     def arrive(node: Tensor, gradient: Array, own: bool) -> None:
         if id(node) in wanted:
-            found[id(node)] = gradient.copy()
+            found[id(node)] = gradient if own else gradient.copy()
 
     _walk(output, seed, retain_graph, arrive)
     return [found.get(id(tensor)) for tensor in inputs]
@@ -114,7 +114,10 @@ class Sums:
             total = known[1]
             total += part
         else:
-            self.waiting[place] = (node, as_array(known[1] + part), True)
+            total = known[1] + part
+            if isinstance(total, np.generic):  # NumPy's answer where 0-d arrays went in
+                total = np.asarray(total)
+            self.waiting[place] = (node, total, True)
 
     def pop(self) -> tuple[Tensor, Array, bool]:
         """The node that nobody in the heap was made from, with its complete gradient."""
@@ -148,13 +151,15 @@ def _send(
         raise GraphError(
             f"backward of '{op}' returned {len(parts)} gradients for {len(nodes)} inputs"
         )
-    previous = gradient
-    for position, (node, part) in enumerate(zip(nodes, parts, strict=True)):
+    seen = [id(gradient)]
+    for position, part in enumerate(parts):
+        node = nodes[position]
         if part is None or not node.requires_grad:
             continue
-        part = as_array(part)
-        own = part is not gradient and part is not previous and part.flags.owndata
-        previous = part
+        if isinstance(part, np.generic):
+            part = np.asarray(part)
+        own = id(part) not in seen and part.flags.owndata
+        seen.append(id(part))
         array = node.array
         if part.shape != array.shape:
             part, own = _unbroadcast(part, array.shape, op, position), True
@@ -178,11 +183,6 @@ def _unbroadcast(part: Array, shape: tuple[int, ...], op: str, position: int) ->
             f" whose shape is {shape}"
         )
     return backend.array_module(part).asarray(total).reshape(shape)
-
-
-def as_array(value: Array) -> Array:
-    """`value`, which is a NumPy scalar where NumPy computed with 0-d arrays, as an array."""
-    return np.asarray(value) if isinstance(value, np.generic) else value
 
 
 def topological_order(output: Tensor) -> list[Tensor]:

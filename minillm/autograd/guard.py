@@ -35,9 +35,7 @@ class Hold:
     """Kept by recorded operations for as long as they need an array."""
 
     __slots__ = ("__weakref__", "op")
-
-    def __init__(self, op: str) -> None:
-        self.op = op  # the first of them, for the error message
+    op: str  # the first of them, for the error message
 
 
 def _nothing() -> None:
@@ -58,8 +56,10 @@ class Guard:
         """A hold on the memory, to be kept for as long as `op` needs it."""
         hold = self.hold()
         if hold is None:
-            self.check(op)
-            hold = Hold(op)
+            if self.spent_by:
+                self.check(op)
+            hold = Hold()
+            hold.op = op
             self.hold = weakref.ref(hold)
             if self.views:
                 self._lock(hold)

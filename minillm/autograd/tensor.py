@@ -40,6 +40,7 @@ from minillm.errors import GraphError
 __all__ = ["Tensor", "as_tensor", "enable_grad", "grad", "is_recording", "no_grad", "record"]
 
 Backward = Callable[[Array], Sequence["Array | None"]]
+_blank = object.__new__
 next_place = count().__next__  # a number higher than every tensor's so far
 
 
@@ -69,7 +70,7 @@ class Tensor(Operators):
             array = array.astype(np.float32)
         if requires_grad and array.dtype.kind != "f":
             raise GraphError(f"only floating-point tensors have gradients; this is {array.dtype}")
-        _fill(self, array, requires_grad=requires_grad)
+        _fill(self, array).requires_grad = requires_grad
 
     # ------------------------------------------------------------------ what it holds
 
@@ -118,6 +119,11 @@ class Tensor(Operators):
             raise GraphError("a tensor that requires gradients is no array; use .detach() or .data")
         return np.array(self.numpy(), dtype=dtype, copy=copy)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.parents:
+            raise GraphError("only leaves can be copied or pickled; take .detach() of this result")
+        return _leaf, (type(self), self.data, self.requires_grad)
+
     def item(self) -> float:
         """The single value of a tensor of size one, as a Python number."""
         return self.data.item()
@@ -128,7 +134,7 @@ class Tensor(Operators):
 
     def detach(self) -> Tensor:
         """The same array without its history: gradients stop here."""
-        return _fill(Tensor.__new__(Tensor), self.array, guard=guard_of(self))
+        return _fill(_blank(Tensor), self.array, guard=guard_of(self))
 
     def release(self) -> None:
         """Forget how this tensor was made, which frees what its backward kept."""
@@ -160,7 +166,7 @@ class Tensor(Operators):
 
     @staticmethod
     def _plain(array: Array) -> Tensor:
-        return _fill(Tensor.__new__(Tensor), array)
+        return _fill(_blank(Tensor), array)
 
 
 # -------------------------------------------------------------------------------- making tensors
@@ -179,28 +185,25 @@ def record(
 
     `backward(dout)` gets the gradient of `array` and returns one gradient (or None) per parent, in
     order. It closes over arrays only, never changes `dout`, and returns arrays that it does not
-    keep. `saves` says whose values it reads again, so that they are pinned until then: "inputs",
-    "output", "both" or "nothing". `guard` is that of a parent whose memory `array` shares.
+    keep and that share no memory, unless with `dout`. `saves` says whose values it reads again, so
+    that they are pinned until then: "inputs", "output", "both" or "nothing". `guard` is that of a
+    parent whose memory `array` shares.
     """
-    out = Tensor.__new__(Tensor)
-    array = engine.as_array(array)
+    out = _fill(_blank(Tensor), array, op, guard)
     needed = False
     for parent in parents:
-        if parent._guard is not None and parent._guard.spent_by:
-            parent._guard.check(f"'{op}'")
         if parent.requires_grad:
             needed = True
+        if parent._guard is not None and parent._guard.spent_by:
+            parent._guard.check(f"'{op}'")
     if needed and mode.recording:
-        _fill(out, array, op, parents, True, guard)
-        out._backward = backward
+        out.parents, out.requires_grad, out._backward = parents, True, backward
         if saves == "inputs":
             out._holds = [guard_of(parent).pin(op) for parent in parents]
         elif saves == "output":
             out._holds = guard_of(out).pin(op)
         elif saves == "both":
             out._holds = [guard_of(tensor).pin(op) for tensor in (out, *parents)]
-    else:
-        _fill(out, array, op, guard=guard)
     if mode.watch is not None:
         mode.watch(out)
     return out
@@ -231,17 +234,21 @@ def guard_of(tensor: Tensor) -> Guard:
     return guard
 
 
-def _fill(
-    tensor: Tensor,
-    array: Array,
-    op: str = "",
-    parents: tuple[Tensor, ...] = (),
-    requires_grad: bool = False,
-    guard: Guard | None = None,
-) -> Tensor:
-    tensor.array, tensor.grad, tensor.op = array, None, op
-    tensor.parents, tensor.requires_grad, tensor.place = parents, requires_grad, next_place()
+def _fill(tensor: Tensor, array: Array, op: str = "", guard: Guard | None = None) -> Tensor:
+    """A new tensor's attributes, as those of a leaf that requires no gradient."""
+    if isinstance(array, np.generic):  # NumPy's answer where 0-d arrays went in
+        array = np.asarray(array)
+    tensor.array, tensor.grad = array, None
+    tensor.op, tensor.parents, tensor.requires_grad = op, (), False
     tensor._backward, tensor._guard, tensor._holds = None, guard, None
+    tensor.place = next_place()
+    return tensor
+
+
+def _leaf(kind: type[Tensor], array: Array, requires_grad: bool) -> Tensor:
+    """A tensor with a copy of `array`: what `copy`, `deepcopy` and `pickle` make of one."""
+    tensor = _fill(_blank(kind), array.copy())
+    tensor.requires_grad = requires_grad
     return tensor
 
 

@@ -70,7 +70,7 @@ def floats(draw: Any, shape: tuple[int, ...], kind: str = "any") -> np.ndarray:
     values = np.asarray(rng.standard_normal(shape))
     values = values + np.copysign(0.1, values)  # away from the kinks at 0
     values = np.asarray(np.abs(values) + 0.2 if kind == "positive" else values)
-    if layout == "F":
+    if layout == "F" and shape:
         return np.asfortranarray(values)
     if layout == "strided" and shape:
         room = np.zeros((*shape[:-1], 2 * shape[-1]))
