@@ -30,7 +30,7 @@ def backward_reference(dout: Array, ids: Array, vocab_size: int) -> Array:
     xp = backend.array_module(dout)
     C = dout.shape[-1]
     dweight = xp.zeros((vocab_size, C), dout.dtype)
-    xp.add.at(dweight, ids.reshape(-1), dout.reshape(-1, C))
+    xp.add.at(dweight, ids.reshape(-1), dout.reshape(ids.size, C))
     return dweight
 
 
