@@ -30,6 +30,7 @@ Learners".
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
@@ -137,6 +138,7 @@ class BPETokenizer(Tokenizer):
         special_tokens: dict[str, int] | None = None,
         pattern: str = "gpt4",
         whole_words: bool = False,
+        normal_form: str = "",
     ) -> None:
         """A tokenizer of a given vocabulary.
 
@@ -147,6 +149,8 @@ class BPETokenizer(Tokenizer):
             pattern: a name of `patterns.PATTERNS` or a regular expression.
             whole_words: a word that is itself a token is never cut, even where no merges make it
                 (tiktoken does so, and Hugging Face with `ignore_merges`).
+            normal_form: "NFC", "NFD", "NFKC" or "NFKD": the Unicode form that texts are brought to
+                first (Qwen: NFC); "" to leave them alone.
 
         Raises `InputError` where these contradict each other.
         """
@@ -154,11 +158,14 @@ class BPETokenizer(Tokenizer):
         self.tokens = list(tokens)
         self.merges = np.asarray(list(merges), np.int32).reshape(-1, 2)
         self.special_tokens = dict(special_tokens or {})
-        self.pattern = pattern
+        self.pattern = patterns.name_of(pattern)
         self.whole_words = whole_words
+        self.normal_form = normal_form
+        if normal_form not in ("", "NFC", "NFD", "NFKC", "NFKD"):
+            raise InputError(f"unknown Unicode form {normal_form!r}; it is NFC, NFD, NFKC or NFKD")
         self._id_of = ids_by_bytes(self.tokens, self.special_tokens)
         self._symbols = [number for token, number in self._id_of.items() if len(token) == 1]
-        self._made = ids_of_merges(self.tokens, self._id_of, self.merges, self._symbols)
+        self.merged_ids = ids_of_merges(self.tokens, self._id_of, self.merges, self._symbols)
 
     @classmethod
     def of_bytes(cls, special_tokens: Collection[str] = (), pattern: str = "gpt4") -> BPETokenizer:
@@ -233,11 +240,19 @@ class BPETokenizer(Tokenizer):
             single[(self.tokens[number] or b"")[0]] = number
         symbols = np.array([*self._symbols, len(self.tokens)], np.int32)
         return build_machine(
-            [*self.tokens, None], symbols, self.merges, self._made, single, self.whole_words
+            [*self.tokens, None], symbols, self.merges, self.merged_ids, single, self.whole_words
         )
 
     def _encode(self, data: bytes) -> np.ndarray:
+        data = self._normal(data)
         return self._encode_joined(data, [len(data)])[0]
+
+    def _normal(self, data: bytes) -> bytes:
+        """`data` in the Unicode form of this vocabulary; bytes that are not UTF-8 stay."""
+        if not self.normal_form or data.isascii():
+            return data
+        text = unicodedata.normalize(self.normal_form, data.decode("utf-8", "surrogateescape"))
+        return text.encode("utf-8", "surrogateescape")
 
     def encode_batch(
         self, texts: Iterable[Text], allowed_special: str | Collection[str] = "none"
@@ -248,6 +263,7 @@ class BPETokenizer(Tokenizer):
             return [self.encode_array(data, allowed_special) for data in pieces]
         for data in pieces:
             self._allowed(data, allowed_special)
+        pieces = [self._normal(data) for data in pieces]
         return self._encode_joined(b"".join(pieces), np.cumsum([len(data) for data in pieces]))
 
     def _encode_joined(self, data: bytes, ends: Sequence[int]) -> list[np.ndarray]:
@@ -295,6 +311,7 @@ class BPETokenizer(Tokenizer):
         return {
             "pattern": self.pattern,
             "whole_words": self.whole_words,
+            "normal_form": self.normal_form,
             "tokens": [None if token is None else to_printable(token) for token in self.tokens],
             "merges": self.merges.tolist(),
         }
@@ -303,5 +320,5 @@ class BPETokenizer(Tokenizer):
     def _from_json(cls, content: dict[str, Any], special_tokens: dict[str, int]) -> BPETokenizer:
         tokens = [None if token is None else from_printable(token) for token in content["tokens"]]
         merges = [(int(a), int(b)) for a, b in content["merges"]]
-        whole = bool(content["whole_words"])
-        return cls(tokens, merges, special_tokens, str(content["pattern"]), whole)
+        pattern, whole = str(content["pattern"]), bool(content["whole_words"])
+        return cls(tokens, merges, special_tokens, pattern, whole, str(content["normal_form"]))

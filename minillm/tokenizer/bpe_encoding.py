@@ -75,7 +75,9 @@ def build_machine(
     length = np.array([len(token or b"") for token in tokens], np.int32)
     rank = np.full(len(tokens), NEVER, np.int32)
     rank[symbols] = -1
-    left, right, pairs, early = _choose_merges(merges, made, rank)
+    left, right, pairs, early = choose_merges(
+        merges, made, np.arange(len(merges), dtype=np.int32), rank
+    )
     if early >= 0:
         a, b = merges[early].tolist()
         raise InputError(
@@ -124,10 +126,12 @@ def may_follow(pairs, rank, left, right, a, b, limit):
 
 
 @jit
-def _choose_merges(merges, made, rank):
+def choose_merges(merges, made, order, rank):
     """For each token the merge that makes it: its parts, its `rank` (in place), and all as a table.
 
-    The last result is the number of a merge that comes before one of its parts exists, or -1.
+    Merge i, of rank `order[i]` (rising), makes `made[i]`. `rank` starts as -1 for single symbols
+    and `NEVER` for the others. The last result is the number of a merge that could happen, but
+    comes before one of its parts exists, or -1.
     """
     left = np.full(rank.size, -1, np.int32)
     right = np.full(rank.size, -1, np.int32)
@@ -136,18 +140,18 @@ def _choose_merges(merges, made, rank):
         a, b, new = merges[number, 0], merges[number, 1], made[number]
         if rank[new] != NEVER or rank[a] == NEVER or rank[b] == NEVER:
             continue
-        if not may_follow(pairs, rank, left, right, a, b, number):
+        if not may_follow(pairs, rank, left, right, a, b, order[number]):
             continue
-        rank[new] = number
+        rank[new] = order[number]
         left[new] = a
         right[new] = b
         key = pair_key(a, b)
         slot = table_slot(pairs, key)
         pairs[slot, 0] = key
-        pairs[slot, 1] = number
+        pairs[slot, 1] = order[number]
     for number in range(merges.shape[0]):
         latest = max(rank[merges[number, 0]], rank[merges[number, 1]])
-        if number < latest < NEVER:
+        if order[number] < latest < NEVER and order[number] < rank[made[number]]:
             return left, right, pairs, number
     return left, right, pairs, -1
 

@@ -42,6 +42,20 @@ PATTERNS = {
     "whole": r"(?s:.+)",
 }
 
+# The same patterns as others write them.
+_ALIASES = {
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+": "gpt2",
+    r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s": "gpt2",
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+|"
+    r" ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s": "gpt4",
+    **{spelled: name for name, spelled in reversed(PATTERNS.items())},
+}
+
+
+def name_of(pattern: str) -> str:
+    """The name of a published pattern that is given as a regular expression; else `pattern`."""
+    return _ALIASES.get(pattern, pattern)
+
 
 def split(data: bytes, pattern: str) -> Iterator[bytes]:
     """The words of `data`, in order; joined they are `data` again.

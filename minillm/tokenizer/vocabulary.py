@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from minillm.errors import InputError
+from minillm.tokenizer.bpe_encoding import NEVER, choose_merges
 
 Tokens = list[bytes | None]  # the bytes of each id; None for ids that no text becomes
 
@@ -63,3 +64,40 @@ def ids_of_merges(
         seen.add((a, b))
         ready.add(int(made[rank]))
     return made
+
+
+def merges_of_ranks(
+    tokens: Tokens, id_of: Mapping[bytes, int], symbols: Iterable[int], order: Iterable[int]
+) -> np.ndarray:
+    """The merges of a vocabulary that gives tokens and their order, but not their parts.
+
+    Any two neighbours that together are a token may merge there, the earliest token in `order`
+    first. Of all ways to cut a token in two, encoding only ever meets one: that one is its merge.
+
+    Returns (M, 2) int32; tokens that no text is encoded as have none.
+    """
+    pairs: list[tuple[int, int]] = []
+    made: list[int] = []
+    ranks: list[int] = []
+    order = list(order)
+    for place, number in enumerate(order):
+        token = tokens[number] or b""
+        for cut in range(1, len(token)):
+            left, right = id_of.get(token[:cut]), id_of.get(token[cut:])
+            if left is not None and right is not None:
+                pairs.append((left, right))
+                made.append(number)
+                ranks.append(place)
+    rank = np.full(len(tokens), NEVER, np.int32)
+    rank[list(symbols)] = -1
+    left, right, _, early = choose_merges(
+        np.array(pairs, np.int32).reshape(-1, 2),
+        np.array(made, np.int32),
+        np.array(ranks, np.int32),
+        rank,
+    )
+    if early >= 0:
+        raise InputError(
+            f"token {tokens[made[early]]!r} is out of order: it comes before one of its parts"
+        )
+    return np.array([(left[z], right[z]) for z in order if left[z] >= 0], np.int32).reshape(-1, 2)
