@@ -1,6 +1,6 @@
 """nanoGPT's CPU recipe on tinyshakespeare: time and validation loss, ours against PyTorch.
 
-    MINILLM_DATA=folder python benchmarks/nanogpt_cpu_recipe.py            # three seeds, and the peer
+    MINILLM_DATA=folder python benchmarks/nanogpt_cpu_recipe.py     # three seeds, and the peer
     MINILLM_DATA=folder python benchmarks/nanogpt_cpu_recipe.py --seeds 0 --no-peer
 
 A character-level GPT of 4 layers, 4 heads and 128 channels, context 64, batch 12, 2001 updates, no

@@ -4,8 +4,8 @@ Each command lives in a file of its own with `add_arguments(parser)`, which desc
 says what to run: `parser.set_defaults(run=function)`. `run(arguments)` returns the exit status, or
 None for success. Only the file of the command at hand is imported, so `minillm --help` is quick.
 
-A flag with a dot in it is a *setting* (`--model.n-layer 6`, see `settings.py`). A command that takes
-settings says so with `parser.set_defaults(takes_settings=True)` and finds them in
+A flag with a dot in it is a *setting* (`--model.n-layer 6`, see `settings.py`). A command that
+takes settings says so with `parser.set_defaults(takes_settings=True)` and finds them in
 `arguments.overrides`.
 """
 
@@ -17,7 +17,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import minillm
 from minillm.cli.settings import nearest, split_flags
@@ -39,9 +39,9 @@ COMMANDS = {  # name: (file in this folder, what it does), in the order of the p
 class Parser(argparse.ArgumentParser):
     """An argument parser whose complaints are `InputError`s, each one line."""
 
-    def __init__(self, **options: object) -> None:
+    def __init__(self, **options: Any) -> None:
         layout = functools.partial(argparse.RawTextHelpFormatter, max_help_position=26, width=100)
-        super().__init__(allow_abbrev=False, formatter_class=layout, **options)  # type: ignore[arg-type]
+        super().__init__(allow_abbrev=False, formatter_class=layout, **options)
         self.set_defaults(parser=self)  # the innermost wins: whose flags to suggest
 
     def error(self, message: str) -> NoReturn:

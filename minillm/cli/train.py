@@ -41,7 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "or, with --resume, a run folder",
     )
     parser.add_argument("--out", type=Path, help="the run folder (default: runs/RECIPE)")
-    parser.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with a run that was stopped;\nflags then hold for this call alone",
+    )
     parser.set_defaults(run=run, takes_settings=True)
     models = {f"model ({name})": kind for name, (kind, _) in registry.ARCHITECTURES.items()}
     parser.epilog = (
@@ -78,7 +82,8 @@ def run(arguments: argparse.Namespace) -> int:
             report=report,
             sample=_sampler(model, ready.tokenizer, plan.train.sample_tokens),
         )
-    return _conclude(result, plan.train, folder, time.monotonic() - started)
+    again = arguments.overrides if resumed else {}  # a new run has them in its config.json
+    return _conclude(result, plan.train, folder, again, time.monotonic() - started)
 
 
 # ---------------------------------------------------------------------------------- settings
@@ -188,12 +193,19 @@ def _sampler(
     return sample
 
 
-def _conclude(result: Result, config: TrainConfig, folder: RunFolder, seconds: float) -> int:
+def _conclude(
+    result: Result,
+    config: TrainConfig,
+    folder: RunFolder,
+    overrides: Mapping[str, str],
+    seconds: float,
+) -> int:
     """Say how the run ended; 130, as for other programs, where Ctrl-C ended it."""
     if result.stopped:
+        flags = "".join(f" --{name.replace('_', '-')} {text}" for name, text in overrides.items())
         print(
             f"stopped after step {result.step} of {config.steps}; all is saved;"
-            f" `minillm train {folder.path} --resume` goes on"
+            f" `minillm train {folder.path} --resume{flags}` goes on"
         )
         return 130
     best = folder.best()

@@ -52,10 +52,6 @@ class Batches:
         tokens = np.stack(rows)  # (B, T + 1)
         return tokens[:, :-1], tokens[:, 1:]
 
-    def epoch(self, step: int) -> float:
-        """How many times the corpus has been gone through before `step`."""
-        return step * self.batch_size / self.windows
-
     def _window(self, number: int) -> np.ndarray:
         """The `number`-th window ever served."""
         epoch, place = divmod(number, self.windows)

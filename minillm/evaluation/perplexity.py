@@ -2,8 +2,8 @@
 
 The text is cut into windows of `block_size` tokens that do not overlap, and every token but the
 first is predicted once from those before it in its window (`training/metrics.py`). Nothing is
-sampled and nothing left out, so the same checkpoint always has the same score. It is an upper bound:
-tokens at a window's start are predicted from little.
+sampled and nothing left out, so the same checkpoint always has the same score. It is an upper
+bound: tokens at a window's start are predicted from little.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def of_split(
 ) -> TextLoss:
     """The loss on a whole split of the data that a run was trained on.
 
-    Raises `InputError` where there is no such split, and `CheckpointError` where its shards are gone.
+    Raises `InputError` where there is no such split, `CheckpointError` where its shards are gone.
     """
     return _of_tokens(model, tokenizer, TokenDataset(run.shards(), split))
 

@@ -101,7 +101,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """Make the folder, keep other processes from writing to it, and sweep up after a killed one.
+        """Make the folder, keep other writers out of it, and sweep up after a killed one.
 
         Raises `InputError` where another process holds it.
         """

@@ -159,7 +159,7 @@ class _Loop:
         }
 
     def _evaluate(self, done: int) -> TextLoss | None:
-        """The loss on the validation split, if it is due; None if not, or if a stop is asked for."""
+        """The loss on the validation split if it is due; None if not, or if told to stop."""
         if self.validation is None or not self._due(done, self.config.eval_every):
             return None
         found, T = TextLoss(0.0, 0, 0), self.model.config.block_size
@@ -215,7 +215,7 @@ class _Loop:
         )
 
     def _unwritable(self, done: int, error: OSError) -> OSError:
-        what = f"{error.strerror} at step {done} ({self._last_good()})"
+        what = f"{error.strerror or error} at step {done} ({self._last_good()})"
         return OSError(error.errno, what, str(error.filename or self.run and self.run.path))
 
     def _last_good(self) -> str:

@@ -149,7 +149,7 @@ def _windows(dataset: Tokens, T: int, rows: int | None) -> Iterator[tuple[np.nda
 
 
 def matmul_peak(size: int = 1024, seconds: float = 0.2) -> float:
-    """FLOP/s of this machine's best float32 matrix product: the array module's own, best of many."""
+    """FLOP/s of the best float32 matrix product here: the array module's own, best of many."""
     xp = backend.module()
     a = xp.ones((size, size), dtype=xp.float32)
     best, end = 0.0, time.perf_counter() + seconds

@@ -44,9 +44,10 @@ class AdamW:
 
         Args:
             lr: learning rate of this step; the constructor's where it is left out.
-            grad_scale: factor on every gradient, such as `clip_scale`'s: it costs no pass of its own.
+            grad_scale: factor on every gradient, such as `clip_scale`'s, at no extra pass.
         """
         self.steps += 1
+        lr = self.lr if lr is None else lr
         beta1, beta2 = self.betas
         for name, weight in self.parameters.items():
             if weight.grad is None:
@@ -54,7 +55,7 @@ class AdamW:
             decay = self.weight_decay if weight.ndim >= 2 else 0.0
             adamw.update(
                 weight.writable(), weight.grad, self.m[name], self.v[name],
-                self.lr if lr is None else lr, beta1, beta2, self.eps, decay, self.steps, grad_scale,
+                lr, beta1, beta2, self.eps, decay, self.steps, grad_scale,
             )  # fmt: skip
 
     def zero_grad(self) -> None:

@@ -50,7 +50,6 @@ def test_epochs_differ_in_order_and_in_where_they_cut(tmp_path):
     ]
     assert len({tuple(epoch) for epoch in epochs}) == 4
     assert len({min(epoch) % 10 for epoch in epochs}) > 1
-    assert batches.epoch(batches.windows) == 1.0
 
 
 def test_a_text_shorter_than_one_context_is_refused(tmp_path):

@@ -1,4 +1,4 @@
-"""A process may die at any moment: the folder stays readable and the run ends with the same bits."""
+"""A process may die at any moment: the folder stays readable, the run ends with the same bits."""
 
 import os
 import random
@@ -18,7 +18,7 @@ WATCHED = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod")
 
 
 def die_at(moment: int, work) -> bool:
-    """Do `work` in a child that dies like one killed, at its n-th file operation; whether it did."""
+    """Do `work` in a child that dies, as if killed, at its n-th file operation; whether it did."""
     child = os.fork()
     if child == 0:
         left = moment
