@@ -6,8 +6,7 @@ Run it:   python examples/02_gradient_check.py
 import numpy as np
 
 import minillm.autograd.functional as F
-from minillm.autograd import Tensor
-from minillm.autograd.gradcheck import GradientError, gradcheck
+from minillm.autograd import GradientError, Tensor, gradcheck
 from minillm.autograd.tensor import record
 from minillm.models.gpt import GPT, GPTConfig
 

@@ -84,14 +84,11 @@ def _walk(
             node, gradient, own = sums.pop()
             arrive(node, gradient, own)
             if node._backward is not None:
-                run, nodes = node._backward, node.parents
+                op, run, parents = node.op, node._backward, node.parents
                 if not retain_graph:
                     node.release()
-                parts = run(gradient)
-                if isinstance(parts, Continuation):
-                    parts.join(sums)
-                else:
-                    _send(node.op, gradient, nodes, parts, sums)
+                node = None  # its array is free unless `run` reads it
+                _send(op, gradient, parents, run(gradient), sums)
     finally:
         _pass.retained = outer
 
@@ -142,18 +139,21 @@ class Continuation:
 def _send(
     op: str,
     gradient: Array,
-    nodes: Sequence[Tensor],
-    parts: Sequence[Array | None],
+    parents: Sequence[Tensor],
+    parts: Sequence[Array | None] | Continuation,
     sums: Sums,
 ) -> None:
-    """Add what a node's backward returned, checked, to the sums of the nodes it is meant for."""
-    if len(parts) != len(nodes):
+    """Add what a node's backward returned, checked, to the sums of its parents."""
+    if isinstance(parts, Continuation):
+        parts.join(sums)
+        return
+    if len(parts) != len(parents):
         raise GraphError(
-            f"backward of '{op}' returned {len(parts)} gradients for {len(nodes)} inputs"
+            f"backward of '{op}' returned {len(parts)} gradients for {len(parents)} inputs"
         )
     seen = [id(gradient)]
     for position, part in enumerate(parts):
-        node = nodes[position]
+        node = parents[position]
         if part is None or not node.requires_grad:
             continue
         if isinstance(part, np.generic):

@@ -258,3 +258,19 @@ def test_two_threads_can_run_backward_at_once() -> None:
     for thread in threads:
         thread.join()
     np.testing.assert_array_equal(np.array(results), 0)
+
+
+def test_a_result_is_freed_while_its_own_backward_runs_unless_that_reads_it() -> None:
+    x = leaf(4)
+    alive: list[bool] = []
+
+    def backward(dout: np.ndarray) -> tuple[np.ndarray]:
+        alive.append(values() is not None)
+        return (dout,)
+
+    out = record("copy", x.array.copy(), (x,), backward, saves="nothing")
+    values = weakref.ref(out.array)
+    loss = out.sum()
+    del out
+    loss.backward()
+    assert alive == [False]
