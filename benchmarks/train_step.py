@@ -36,24 +36,19 @@ def tokens(batch: int, length: int) -> tuple[np.ndarray, np.ndarray]:
 
 def our_step(batch: int, length: int, precision: str) -> Callable[[], float]:
     """A function that makes one step and returns the loss."""
-    from minillm import backend
     from minillm.models.gpt import GPT, GPTConfig
     from minillm.training.config import TrainConfig
     from minillm.training.optimizer import AdamW
     from minillm.training.step import update
 
-    config = TrainConfig(lr=3e-4, schedule="constant", warmup=0, clip=1.0)
+    config = TrainConfig(lr=3e-4, schedule="constant", warmup=0, precision=precision)
     model = GPT(GPTConfig(block_size=max(1024, length), **GPT2), np.random.default_rng(0))
     model.train()
     betas = (config.beta1, config.beta2)
     optimizer = AdamW(model.named_parameters(), config.lr, betas, config.eps, config.weight_decay)
     data = tokens(batch, length)
 
-    def step() -> float:
-        with backend.precision(precision):
-            return update(model, optimizer, data, 0, config).loss
-
-    return step
+    return lambda: update(model, optimizer, data, 0, config).loss
 
 
 def torch_step(batch: int, length: int, precision: str, compiled: bool) -> Callable[[], float]:

@@ -5,18 +5,29 @@ Shapes: x (..., K), weight (N, K) as in PyTorch, bias (N,) or None, out (..., N)
 Derivative (see matmul.py), with the leading axes of x and dout flattened to rows:
 
     dx = dout @ weight,      dweight = dout^T @ x,      dbias = sum of the rows of dout.
+
+With `backend.precision("bfloat16")` the three products round their operands to bfloat16 and sum in
+float32; the bias, its gradient and everything that is stored stay float32.
 """
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
+
 from minillm import backend
 from minillm.backend import Array
+from minillm.jit import jit, prange
+from minillm.kernels.layout import PART, rows
+from minillm.kernels.matmul import product, product_reference
+
+# ------------------------------------------------------------------------------- reference
 
 
 def forward_reference(x: Array, weight: Array, bias: Array | None = None) -> Array:
     """x @ weight^T + bias, as array expressions."""
-    xp = backend.array_module(x)
-    out = xp.matmul(x, weight.T)
+    out = product_reference(x, weight.T, backend.bfloat16_products(x, weight))
     return out if bias is None else out + bias
 
 
@@ -24,15 +35,74 @@ def backward_reference(
     dout: Array, x: Array, weight: Array, with_bias: bool
 ) -> tuple[Array, Array, Array | None]:
     """Gradients of x, weight and bias (None without one)."""
-    xp = backend.array_module(dout)
-    rows = dout.reshape(-1, weight.shape[0])
-    dx = xp.matmul(dout, weight)
-    dweight = xp.matmul(rows.T, x.reshape(-1, weight.shape[1]))
-    return dx, dweight, rows.sum(axis=0) if with_bias else None
+    halved = backend.bfloat16_products(dout, x, weight)
+    flat = dout.reshape(math.prod(dout.shape[:-1]), weight.shape[0])
+    dx = product_reference(dout, weight, halved)
+    dweight = product_reference(flat.T, x.reshape(len(flat), weight.shape[1]), halved)
+    return dx, dweight, flat.sum(axis=0) if with_bias else None
+
+
+# ------------------------------------------------------------------------------- fast twin
+#
+# The products are matmul.py's. What is left are two passes over (rows, N): adding the bias, and
+# summing its gradient. Both run in parallel over rows or columns of the output; a column's sum is
+# taken by one thread, from the first row to the last.
+
+
+def forward_fast(x: Array, weight: Array, bias: Array | None = None) -> Array:
+    out = product(x, weight.T, bfloat16=backend.bfloat16_products(x, weight))
+    if bias is not None and out.size:
+        _add_to_rows(out.reshape(-1, len(bias)), bias)
+    return out
+
+
+def backward_fast(
+    dout: Array, x: Array, weight: Array, with_bias: bool
+) -> tuple[Array, Array, Array | None]:
+    halved = backend.bfloat16_products(dout, x, weight)
+    flat = dout.reshape(math.prod(dout.shape[:-1]), weight.shape[0])
+    dx = product(dout, weight, bfloat16=halved)
+    dweight = product(flat.T, x.reshape(len(flat), weight.shape[1]), bfloat16=halved)
+    return dx, dweight, _sum_of_rows(flat) if with_bias else None
+
+
+@jit(reads=("bias",), parallel=True)
+def _add_to_rows(out, bias):
+    count, width = out.shape
+    parts = max(1, min(count, out.size // PART))
+    for part in prange(parts):
+        for i in range(part * count // parts, (part + 1) * count // parts):
+            for j in range(width):
+                out[i, j] += bias[j]
+
+
+def _sum_of_rows(x: Array) -> Array:
+    total = np.zeros(x.shape[1], x.dtype)
+    if x.size:
+        _sum_columns(rows(x), total)
+    return total
+
+
+COLUMNS = 256  # that one thread sums at a time: their running sums stay in its nearest cache
+
+
+@jit(parallel=True)
+def _sum_columns(x, total):
+    for part in prange((x.shape[1] + COLUMNS - 1) // COLUMNS):
+        here = total[part * COLUMNS : (part + 1) * COLUMNS]
+        for i in range(x.shape[0]):
+            row = x[i, part * COLUMNS : (part + 1) * COLUMNS]
+            for j in range(here.size):
+                here[j] += row[j]
+
+
+# ---------------------------------------------------------------------------------- public
 
 
 def forward(x: Array, weight: Array, bias: Array | None = None) -> Array:
     """x (..., K) times the transposed weight (N, K), plus bias (N,) where there is one: (..., N)."""
+    if backend.fast(x, weight):
+        return forward_fast(x, weight, bias)
     return forward_reference(x, weight, bias)
 
 
@@ -40,4 +110,6 @@ def backward(
     dout: Array, x: Array, weight: Array, with_bias: bool
 ) -> tuple[Array, Array, Array | None]:
     """Gradients (dx, dweight, dbias or None) for the upstream gradient dout (..., N)."""
+    if backend.fast(dout, x, weight):
+        return backward_fast(dout, x, weight, with_bias)
     return backward_reference(dout, x, weight, with_bias)

@@ -40,19 +40,19 @@ def forward(
     `x` (N, C), `weight` (V, C), `targets` (N,) whole numbers below V or -100, `scale` (N,). The
     losses are not scaled. Without `with_grad` the gradients are not made, and None stands for them.
     """
-    xp = backend.array_module(x)
+    xp, halved = backend.array_module(x), backend.bfloat16_products(x, weight)
     losses = xp.zeros(len(x), x.dtype)
     dx = xp.empty(x.shape, x.dtype) if with_grad else None
     dweight = xp.zeros(weight.shape, weight.dtype) if with_grad else None
     logits = xp.empty((slice_rows(*x.shape[:1], *weight.shape[:1]), len(weight)), x.dtype)
     for start in range(0, len(x), len(logits)):
         part = slice(start, min(start + len(logits), len(x)))
-        scores = matmul.product(x[part], weight.T, out=logits[: part.stop - start])
+        scores = matmul.product(x[part], weight.T, logits[: part.stop - start], bfloat16=halved)
         losses[part], lse = cross_entropy.forward(scores, targets[part])
         if with_grad:
             cross_entropy.backward(scale[part], scores, targets[part], lse, out=scores)
-            matmul.product(scores, weight, out=dx[part])
-            matmul.product(scores.T, x[part], out=dweight, accumulate=start > 0)
+            matmul.product(scores, weight, out=dx[part], bfloat16=halved)
+            matmul.product(scores.T, x[part], dweight, accumulate=start > 0, bfloat16=halved)
     return losses, dx, dweight
 
 

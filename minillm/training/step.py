@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from minillm import backend
 from minillm.models.base import IGNORED, LanguageModel
 from minillm.training.config import TrainConfig
 from minillm.training.diagnose import DivergedError
@@ -41,7 +42,8 @@ def update(
     """
     optimizer.zero_grad()
     seed_dropout(model, config.seed, step)
-    loss = accumulate(model, batch, config.micro_batch_size)
+    with backend.precision(config.precision):
+        loss = accumulate(model, batch, config.micro_batch_size)
     norm = global_norm(optimizer.parameters.values())
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise DivergedError(f"the loss is {loss} and the gradient's norm is {norm}")
