@@ -10,7 +10,7 @@ the program, or by `with use("numpy"):` for a block.
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
 import sys
 from typing import Any, Self
@@ -60,6 +60,7 @@ def name() -> str:
 def _checked(wanted: str) -> str:
     if wanted not in NAMES:
         raise BackendError(f"unknown backend {wanted!r}; choose one of {', '.join(NAMES)}")
+    threads()  # MINILLM_THREADS holds for BLAS under every backend
     if wanted == "numpy":
         return wanted
     if wanted == "numba":  # it takes half a second to load, so here only look whether it is there
@@ -164,7 +165,7 @@ def threads() -> int:
             if not wanted.isdigit():
                 raise InputError(f"MINILLM_THREADS is {wanted!r}; it takes a whole number")
             set_threads(int(wanted))
-    return _threads or cores()
+    return _threads or _pool()
 
 
 def cores() -> int:
@@ -174,13 +175,19 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def _pool() -> int:
+    """The most threads that Numba can start; the environment may set fewer than there are cores."""
+    wanted = os.environ.get("NUMBA_NUM_THREADS", "")
+    return int(wanted) if wanted.isdigit() and int(wanted) else cores()
+
+
 def set_threads(count: int) -> None:
     """Let kernels and BLAS use `count` threads; results do not depend on it, bit for bit.
 
     Raises `InputError` where `count` is not between 1 and Numba's pool (NUMBA_NUM_THREADS).
     """
     global _threads
-    most = int(os.environ.get("NUMBA_NUM_THREADS", "0")) or cores()
+    most = _pool()
     if not 1 <= count <= most:
         raise InputError(f"{count} threads wanted, but this process can use 1 to {most}")
     _threads = count

@@ -110,6 +110,28 @@ print(backend.threads(), numba.get_num_threads(), set(blas) <= {1})
         assert code_and_environment.stdout.split() == ["1", "1", "True"], code_and_environment
 
 
+def test_threads_in_the_environment_hold_for_blas_without_numba() -> None:
+    code = """
+import threadpoolctl
+from minillm import backend
+backend.name()
+print([pool["num_threads"] for pool in threadpoolctl.threadpool_info()])
+"""
+    assert python(code, MINILLM_THREADS="1", MINILLM_BACKEND="numpy").stdout.strip() == "[1]"
+
+
+def test_numbas_own_setting_bounds_the_threads() -> None:
+    code = """
+from minillm.jit import jit
+from minillm import backend
+@jit
+def one():
+    return 1
+print(one(), backend.threads())
+"""
+    assert python(code, NUMBA_NUM_THREADS="1").stdout.split() == ["1", "1"]
+
+
 @pytest.mark.parametrize("count", [0, -1, 10_000])
 def test_an_impossible_number_of_threads_is_refused(count: int) -> None:
     with pytest.raises(InputError, match=f"{count} threads wanted, but this process can use 1 to"):
@@ -129,3 +151,12 @@ print([name for name in ("numba", "llvmlite", "cupy", "torch", "transformers")
        if name in sys.modules])
 """
     assert python(code).stdout.strip() == "[]"
+
+
+def test_parts_of_the_package_are_there_after_importing_it() -> None:
+    code = """
+import minillm
+with minillm.backend.use("numpy"):
+    print(minillm.backend.name(), hasattr(minillm, "nothing"), hasattr(minillm, "__path__"))
+"""
+    assert python(code).stdout.split() == ["numpy", "False", "True"]

@@ -35,6 +35,7 @@ import numpy as np
 
 from minillm import kernels
 from minillm.files import replacing
+from minillm.kernels import adamw, matmul  # those that come nearest to what a machine can do
 
 _ENTRIES = ("forward", "backward", "update")
 
@@ -247,8 +248,6 @@ class Ceilings:
 
 def ceilings(size: int = 1024, megabytes: int = 128) -> Ceilings:
     """Measure both: the fastest of a few square products, and of a few scaled additions."""
-    from minillm.kernels import adamw, matmul  # the kernels that come nearest to each limit
-
     rng = np.random.default_rng(0)
     a = rng.standard_normal((size, size), dtype=np.float32)
     product = _fastest(lambda: matmul.forward(a, a), 5)
