@@ -46,7 +46,7 @@ BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 DEPTH = 256  # words of k between two visits to the output: a panel of a and two of b fit in L1
 WIDE = 8  # tiles side by side in a block of b: DEPTH x WIDE tiles fill a quarter of L2
-LONGEST = 16 * DEPTH  # words of k packed at once
+LONGEST = 2 * DEPTH  # words of k packed at once: the packed a is still in cache when it is used
 ROOM = 1 << 22  # words of a packed at once, and the most memory that packing takes
 
 # ------------------------------------------------------------------------------- reference

@@ -56,26 +56,35 @@ def pack_groups(source, first, last, step, start, stop, panels, base, together, 
     """Pack words start to stop of the row groups first to last of source (rows, K).
 
     Group g holds the rows from g * step on, in `together` panels; the first goes to panel `base`.
-    Block after block along k: where rows lie side by side, this reads whole stretches of memory.
     """
-    rows, depth = source.shape
     lanes = panels.shape[2]
-    along_k = source.strides[1] == source.itemsize
-    along_rows = source.strides[0] == source.itemsize
+    end = base + (last - first) * together
     gathered = np.empty((lanes, lanes * per_word), source.dtype)
-    for at in range(start, stop, lanes):
-        k = at * per_word
-        whole = k + lanes * per_word <= depth
-        for panel in range(base, base + (last - first) * together):
-            group, extra = first + (panel - base) // together, (panel - base) % together
-            row = group * step + extra * lanes
-            if whole and along_k:
-                turn_block(source, row, rows - 1, k, panels, panel, at - start)
-            elif whole and along_rows and row + lanes <= rows:
-                copy_block(source, row, k, panels, panel, at - start)
-            else:
-                gather(source, row, k, gathered)
-                turn_block(gathered, 0, lanes - 1, 0, panels, panel, at - start)
+    # Read memory in long stretches: panel after panel where k lies side by side, so that few rows
+    # are read at a time; all panels at once where rows do.
+    width = 1 if source.strides[1] == source.itemsize else end - base
+    for left in range(base, end, width):
+        for at in range(start, stop, lanes):
+            for panel in range(left, min(left + width, end)):
+                group, extra = first + (panel - base) // together, (panel - base) % together
+                row = group * step + extra * lanes
+                pack_block(source, row, at, panels, panel, at - start, gathered)
+
+
+@jit
+def pack_block(source, row, word, panels, panel, at, gathered):
+    """Pack the block of `source` at (row, word) to panels[panel, at]."""
+    rows, depth = source.shape
+    lanes, numbers = gathered.shape
+    k = word * (numbers // lanes)
+    whole = k + numbers <= depth
+    if whole and source.strides[1] == source.itemsize:
+        turn_block(source, row, rows - 1, k, panels, panel, at)
+    elif whole and source.strides[0] == source.itemsize and row + lanes <= rows:
+        copy_block(source, row, k, panels, panel, at)
+    else:
+        gather(source, row, k, gathered)
+        turn_block(gathered, 0, lanes - 1, 0, panels, panel, at)
 
 
 @jit

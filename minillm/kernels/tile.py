@@ -161,6 +161,9 @@ def _write_multiply_tile(context: Any, builder: Any, signature: Any, arguments: 
     write = Writer(context, builder)
 
     a_panels = [write.element(a_type, a, write.plus(i, p), k_a) for p in range(row_panels)]
+    ahead = [
+        write.element(a_type, a, write.plus(i, p + row_panels), k_a) for p in range(row_panels)
+    ]
     b_panels = [write.element(b_type, b, write.plus(j, p), k_b) for p in range(vectors)]
 
     def step(k: Any, sums: list[Any]) -> list[Any]:
@@ -168,6 +171,8 @@ def _write_multiply_tile(context: Any, builder: Any, signature: Any, arguments: 
         at = builder.mul(k, write.integer(lanes))
         right = [write.load(builder.gep(panel, [at]), lanes) for panel in b_panels]
         left = [builder.gep(panel, [at]) for panel in a_panels]
+        for panel in ahead:
+            write.fetch(builder.gep(panel, [at]))
         results = []
         for r in range(rows):
             number = builder.load(write.ahead(left[r // lanes], r % lanes))
@@ -176,12 +181,14 @@ def _write_multiply_tile(context: Any, builder: Any, signature: Any, arguments: 
                 results.append(write.multiply_add(x, right[v], sums[len(results)]))
         return results
 
-    sums = write.loop(depth, step, [write.zeros(out_type.dtype.name, lanes)] * (rows * vectors))
     places = [
         write.ahead(write.element(out_type, out, write.plus(row, r), column), v * lanes)
         for r in range(rows)
         for v in range(vectors)
     ]
+    for place in places:
+        write.fetch(place)
+    sums = write.loop(depth, step, [write.zeros(out_type.dtype.name, lanes)] * (rows * vectors))
     with builder.if_else(add) as (adding, storing):
         with adding:
             for place, total in zip(places, sums, strict=True):

@@ -94,6 +94,17 @@ class Writer:
         target = self.builder.bitcast(address, vector.type.as_pointer())
         self.builder.store(vector, target).align = BYTES[vector.type.element]
 
+    def fetch(self, address: Any) -> None:
+        """Have the memory at `address` brought to the second-level cache; any address is fine."""
+        build = self.builder
+        name, pointer = "llvm.prefetch.p0", ir.IntType(8).as_pointer()
+        function = build.module.globals.get(name)
+        if function is None:
+            kind = ir.FunctionType(ir.VoidType(), [pointer, LANE, LANE, LANE])
+            function = ir.Function(build.module, kind, name)
+        read, near, data = ir.Constant(LANE, 0), ir.Constant(LANE, 2), ir.Constant(LANE, 1)
+        build.call(function, [build.bitcast(address, pointer), read, near, data])
+
     def spread(self, number: Any, lanes: int) -> Any:
         """A vector with `number` in every lane."""
         empty = ir.Constant(ir.VectorType(number.type, lanes), ir.Undefined)
