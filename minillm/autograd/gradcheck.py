@@ -147,7 +147,7 @@ class _Check:
         expected, nearest = float((gradient * direction).sum()), float("inf")
         for step in STEPS:
             slope, rounding = self._slope(where, direction, step)
-            nearest = min(nearest, max(0.0, abs(slope - expected) - rounding))
+            nearest = min(nearest, max(abs(slope - expected) - rounding, 0.0))  # NaN is not near
             if nearest <= self._allowed(gradient):
                 break
         return nearest

@@ -57,6 +57,11 @@ def test_one_wrong_element_of_many_is_found(factor: float) -> None:
         gradcheck(lambda x: cube(x, (17, 23), factor), [normal(40, 50)])
 
 
+def test_a_function_that_is_not_a_number_does_not_pass() -> None:
+    with np.errstate(invalid="ignore"), pytest.raises(GradientError, match="give nan"):
+        gradcheck(lambda x: x.log(), [np.array([-1.0, 1.0])])
+
+
 def test_a_missing_gradient_is_found() -> None:
     def forgetful(x: Tensor) -> Tensor:
         return record("forgetful", x.array * 2, (x,), lambda dout: (None,))
