@@ -101,14 +101,8 @@ def stream(
         raise InputError(f"max_tokens={max_tokens}; it takes a whole number from 0 on")
     if stop and tokenizer is None:
         raise InputError("stop strings need the tokenizer, to see the text")
-    block_size = model.config.block_size
     for number, prompt in enumerate(prompts):
-        if len(prompt) == 0:
-            raise InputError(f"prompt {number} is empty; give at least one token")
-        if len(prompt) > block_size:
-            raise InputError(
-                f"prompt {number} has {len(prompt)} tokens, but block_size is {block_size}"
-            )
+        _check_prompt(number, prompt, model.config.block_size, model.config.vocab_size)
     seeds = _row_seeds(seed, len(prompts))
     rows = [
         _Row(number, prompt, np.random.default_rng(own), TextOut(tokenizer, stop))
@@ -136,6 +130,20 @@ def prefill(
 def decode(model: LanguageModel, ids: Sequence[int], cache: KVCache) -> np.ndarray:
     """Read one more token for each row of the cache; the logits (B, V) of what comes after it."""
     return _next_logits(model, np.array(ids)[:, None], cache)
+
+
+def _check_prompt(number: int, prompt: Sequence[int], block_size: int, vocab_size: int) -> None:
+    """Raise `InputError` for a prompt that the model cannot read."""
+    if len(prompt) == 0:
+        raise InputError(f"prompt {number} is empty; give at least one token")
+    if len(prompt) > block_size:
+        raise InputError(
+            f"prompt {number} has {len(prompt)} tokens, but block_size is {block_size}; shorten it"
+        )
+    if wrong := [token for token in prompt if not 0 <= token < vocab_size]:
+        raise InputError(
+            f"prompt {number} has the token id {wrong[0]}, but vocab_size is {vocab_size}"
+        )
 
 
 def _next_logits(

@@ -43,6 +43,13 @@ def check_divisible(config: Any, name: str, by: str) -> None:
         raise InputError(f"{name}={value} is not divisible by {by}={divisor}")
 
 
+def check_flags(config: Any, *names: str) -> None:
+    """Raise `InputError` unless each named setting is True or False."""
+    for name in names:
+        if not isinstance(value := getattr(config, name), (bool, np.bool_)):
+            raise InputError(f"{name}={value!r}; it takes True or False")
+
+
 def check_dropout(p: float) -> None:
     """Raise `InputError` unless 0 <= p < 1."""
     if not isinstance(p, (int, float)) or not 0 <= p < 1:
@@ -158,6 +165,10 @@ class LanguageModel(Module):
         """
         hidden = self.hidden(ids, documents=documents)  # (B, T, C)
         targets = self._checked_targets(targets, hidden.shape[:2])
+        if weights is not None and np.shape(weights) != targets.shape:
+            raise InputError(
+                f"weights of shape {np.shape(weights)} for targets of shape {targets.shape}"
+            )
         return F.linear_cross_entropy(hidden, self.output_weight, targets, weights, normalizer)
 
     @property

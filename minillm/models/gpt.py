@@ -42,6 +42,7 @@ from minillm.models.base import (
     check_choice,
     check_divisible,
     check_dropout,
+    check_flags,
     check_sizes,
 )
 from minillm.models.kv_cache import KVCache
@@ -77,6 +78,7 @@ class GPTConfig:
         if self.d_ff is not None:
             check_sizes(self, "d_ff")
         check_dropout(self.dropout)
+        check_flags(self, "bias", "tie_weights")
         check_choice("activation", self.activation, tuple(ACTIVATIONS))
         check_choice("norm", self.norm, ("pre", "post"))
         check_choice("positions", self.positions, ("learned", "sinusoidal"))

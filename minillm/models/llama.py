@@ -39,7 +39,14 @@ from minillm.autograd.checkpoint import checkpoint
 from minillm.backend import Array
 from minillm.errors import InputError
 from minillm.kernels import rotary
-from minillm.models.base import LanguageModel, Place, check_divisible, check_dropout, check_sizes
+from minillm.models.base import (
+    LanguageModel,
+    Place,
+    check_divisible,
+    check_dropout,
+    check_flags,
+    check_sizes,
+)
 from minillm.models.kv_cache import KVCache
 from minillm.nn import Dropout, Embedding, Linear, Module, RMSNorm
 
@@ -73,6 +80,7 @@ class LlamaConfig:
                 f"heads of size d_model / n_head = {d_head}; rotary positions need an even size"
             )
         check_dropout(self.dropout)
+        check_flags(self, "qk_norm", "tie_weights")
         for name in ("rope_theta", "norm_eps"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name}={getattr(self, name)!r}; it takes a number above 0")

@@ -145,16 +145,17 @@ def test_dropout_is_off_while_writing():
     [
         ([[1], []], {}, "prompt 1 is empty; give at least one token"),
         ([[1] * 25], {}, "prompt 0 has 25 tokens, but block_size is 24"),
-        ([[1, 256]], {}, "token id 256 is out of range; vocab_size is 256"),
+        ([[1, 256]], {}, "prompt 0 has the token id 256, but vocab_size is 256"),
+        ([[1], [2, -1]], {}, "prompt 1 has the token id -1, but vocab_size is 256"),
         ([[1]], {"max_tokens": -1}, "max_tokens=-1; it takes a whole number from 0 on"),
         ([[1]], {"stop": ["a"]}, "stop strings need the tokenizer"),
         ([[1], [2]], {"seed": [1]}, "1 seeds for 2 prompts; give one for each"),
         ([[1]], {"seed": -3}, "seed -3; it takes a whole number from 0 on"),
     ],
 )
-def test_mistakes_are_one_clear_line(prompts, settings, message):
+def test_mistakes_are_one_clear_line_before_anything_is_written(prompts, settings, message):
     with pytest.raises(InputError) as error:
-        generate(make(), prompts, **{"max_tokens": 4} | settings)
+        stream(make(), prompts, **{"max_tokens": 4} | settings)
     assert message in str(error.value) and "\n" not in str(error.value)
 
 

@@ -268,6 +268,10 @@ def test_memory_estimate_is_what_a_forward_pass_leaves(name, changes):
             "padding_mask of shape (1, 2) for ids of shape (1, 3)",
         ),
         (
+            lambda m: m.loss(ids_of(2, 3), ids_of(2, 3), weights=np.ones((1, 6))),
+            "weights of shape (1, 6) for targets of shape (2, 3)",
+        ),
+        (
             lambda m: m(ids_of(1, 3), padding_mask=[[1, 0, 1]]),
             "padding_mask has padding between real tokens in row 0",
         ),

@@ -74,6 +74,7 @@ def test_presets_take_changes():
             lambda: GPTConfig(65, 64, 1, 3, 99, activation="gelu-tanh"),
             "activation='gelu-tanh'; did you mean 'gelu_tanh'?",
         ),
+        (lambda: GPTConfig(65, 64, 1, 3, 99, bias="no"), "bias='no'; it takes True or False"),
         (lambda: GPTConfig(65, 64, 1, 3, 99, norm="x"), "norm='x'; there are pre, post"),
         (
             lambda: GPTConfig(65, 64, 1, 3, 99, positions="sinus"),
@@ -82,6 +83,7 @@ def test_presets_take_changes():
         (lambda: LlamaConfig(65, 64, 1, 4, 3, 64, 99), "n_head=4 is not divisible by n_kv_head=3"),
         (lambda: LlamaConfig(65, 64, 1, 4, 4, 12, 99), "d_model / n_head = 3; rotary positions"),
         (lambda: LlamaConfig(65, 64, 1, 4, 4, 64, 99, rope_theta=0), "rope_theta=0; it takes"),
+        (lambda: LlamaConfig(65, 64, 1, 4, 4, 64, 99, qk_norm=1), "qk_norm=1; it takes True or"),
     ],
 )
 def test_mistakes_are_one_clear_line(call, message):
