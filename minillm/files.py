@@ -22,17 +22,30 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     'whole or not at all'
     """
     target = Path(path)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-    os.close(handle)
-    temporary = Path(name)
+    with _naming(target):
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            _flush(temporary)
+            temporary.chmod(0o666 & ~_umask())
+            os.replace(temporary, target)
+            _flush(target.parent)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def _naming(target: Path) -> Iterator[None]:
+    """Let the system's errors name `target`: a full disk names no file, others the temporary one."""
     try:
-        yield temporary
-        _flush(temporary)
-        temporary.chmod(0o666 & ~_umask())
-        os.replace(temporary, target)
-        _flush(target.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        hidden = Path(str(error.filename)).name.startswith(f".{target.name}.")
+        if error.errno is not None and (error.filename is None or hidden):
+            error.filename = str(target)
         raise
 
 
