@@ -72,7 +72,9 @@ def _checked(wanted: str) -> str:
         cupy.zeros(1)
     except Exception as error:  # a missing package, library, driver or device, each its own class
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise BackendError(f"backend 'cupy' cannot run here ({reason}): {_INSTALL['cupy']}") from error
+        raise BackendError(
+            f"backend 'cupy' cannot run here ({reason}): {_INSTALL['cupy']}"
+        ) from error
     return wanted
 
 
