@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from minillm import backend
 from minillm.kernels import softmax
 
-SHAPES = st.sampled_from([(0, 3), (3, 0), (1, 1), (4, 2, 7), (5, 64), (2, 3, 129), (200, 400)])
+SHAPES = st.sampled_from([(0, 3), (3, 0), (1, 1), (4, 2, 7), (5, 64), (2, 3, 129), (82, 401)])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -73,7 +73,7 @@ def test_masked_scores_weigh_nothing_and_nan_stays_visible(name, N):
 
 def test_the_number_of_threads_changes_no_bit():
     rng = np.random.default_rng(0)
-    x, dout = rng.standard_normal((2, 99, 1001)).astype(np.float32)
+    x, dout = rng.standard_normal((2, 82, 401)).astype(np.float32)
     results = []
     before = backend.threads()
     for threads in (1, min(2, backend.cores())):
