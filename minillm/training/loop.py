@@ -19,6 +19,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from minillm import backend
 from minillm.data.batches import BatchSource
 from minillm.data.shards import TokenDataset
 from minillm.models.base import IGNORED, LanguageModel
@@ -207,7 +208,8 @@ class _Loop:
         where = ""
         if batch is not None:
             seed_dropout(self.model, self.config.seed, step)
-            found = first_bad(self.model, pieces(batch, self.config.micro_batch_size))
+            with backend.precision(self.config.precision):
+                found = first_bad(self.model, pieces(batch, self.config.micro_batch_size))
             where = f"; first bad: {found}"
         return DivergedError(
             f"step {step + 1}: {reason}{where}; {self._last_good()};"
