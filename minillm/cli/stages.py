@@ -93,9 +93,10 @@ def pretrain(run: RunFolder, ready: Prepared, plan: Plan, report: Reporter) -> L
     config = plan.model_for(ready.train.vocab_size)
     model = registry.build(config, np.random.default_rng(plan.train.seed))
     batches = Batches(ready.train, plan.train.batch_size, config.block_size, plan.train.seed)
+    times = plan.train.steps * plan.train.batch_size / batches.windows
     report.say(
-        f"{type(model).__name__} of {model.num_parameters():,} parameters;"
-        f" {plan.train.steps:,} steps see the text {batches.epoch(plan.train.steps):.1f} times"
+        f"{type(model).__name__} of {model.num_parameters():,} parameters, which sees the text"
+        f" {times:.1f} times"
     )
     lengths = token_lengths(ready.tokenizer)
     validation = ready.validation
