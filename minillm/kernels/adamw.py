@@ -9,12 +9,13 @@ t counts updates from 1. The division by 1 - beta^t makes m and v averages: with
 start near 0, where they begin. Source: Loshchilov and Hutter 2019, "Decoupled weight decay
 regularization", algorithm 2, with the schedule's factor inside lr, as in PyTorch.
 
-Nothing is differentiated here, so there is no backward. Everything changes in place. All arrays have
-one shape and dtype.
+Nothing is differentiated here, so there is no backward. Everything changes in place. All arrays
+have one shape and dtype.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -22,6 +23,7 @@ import numpy as np
 from minillm import backend
 from minillm.backend import Array
 from minillm.jit import jit, prange
+from minillm.kernels.layout import PART, flat
 
 # ------------------------------------------------------------------------------- reference
 
@@ -49,35 +51,40 @@ def update_reference(
 # whole arrays at every operator, some thirty passes. Parts of equal size run in parallel; one
 # element never depends on another, so the result cannot depend on the threads.
 
-PART = 1 << 14  # elements: small arrays are not worth waking another thread for
-
 
 def update_fast(
     weight: Array, grad: Array, m: Array, v: Array, lr: float, beta1: float, beta2: float,
     eps: float, weight_decay: float, step: int, grad_scale: float = 1.0,
 ) -> None:  # fmt: skip
-    flat = [array.reshape(-1) for array in (weight, np.ascontiguousarray(grad), m, v)]
-    scalars = np.array(
-        [grad_scale, beta1, 1 - beta1, beta2, 1 - beta2, 1 - lr * weight_decay,
-         lr / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step), eps],
-        weight.dtype,
-    )  # fmt: skip
-    if weight.size > 2 * PART:
-        _update_parts(*flat, scalars)
-    else:
-        _update(*flat, scalars)
+    scalars = _scalars(weight.dtype, lr, beta1, beta2, eps, weight_decay, step, grad_scale)
+    _update(weight.reshape(-1), flat(grad), m.reshape(-1), v.reshape(-1), scalars)
+
+
+@functools.lru_cache(maxsize=8)  # one step has the same ones for every matrix, and every vector
+def _scalars(
+    dtype: np.dtype, lr: float, beta1: float, beta2: float, eps: float, weight_decay: float,
+    step: int, grad_scale: float,
+) -> Array:  # fmt: skip
+    """What the loop needs, in the dtype of the arrays."""
+    rate, root_scale = lr / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step)
+    keep = 1 - lr * weight_decay
+    return np.array(
+        [grad_scale, beta1, 1 - beta1, beta2, 1 - beta2, keep, rate, root_scale, eps], dtype
+    )
 
 
 @jit(parallel=True)
-def _update_parts(weight, grad, m, v, scalars):
-    parts = (weight.size + PART - 1) // PART
-    for part in prange(parts):
-        i, j = part * PART, min((part + 1) * PART, weight.size)
-        _update(weight[i:j], grad[i:j], m[i:j], v[i:j], scalars)
+def _update(weight, grad, m, v, scalars):
+    if weight.size < 2 * PART:
+        _update_part(weight, grad, m, v, scalars)
+    else:
+        for part in prange((weight.size + PART - 1) // PART):
+            i, j = part * PART, min((part + 1) * PART, weight.size)
+            _update_part(weight[i:j], grad[i:j], m[i:j], v[i:j], scalars)
 
 
 @jit
-def _update(weight, grad, m, v, scalars):
+def _update_part(weight, grad, m, v, scalars):
     scale, beta1, rest1, beta2, rest2, keep, rate, root_scale, eps = (
         scalars[0], scalars[1], scalars[2], scalars[3], scalars[4],
         scalars[5], scalars[6], scalars[7], scalars[8],

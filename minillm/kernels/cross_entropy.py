@@ -1,6 +1,7 @@
 """Cross-entropy: how surprised a row of scores is by the class that came.
 
-    loss_n = -log softmax(logits_n)[t_n] = lse_n - logits[n, t_n],   lse_n = log sum_v exp logits[n, v]
+    loss_n = -log softmax(logits_n)[t_n] = lse_n - logits[n, t_n]
+    lse_n  = log sum_v exp logits[n, v]
 
 The log of the sum is computed as m + log sum_v exp(logits[n, v] - m) with m the row's largest
 score, so that no exponential overflows. A target of -100 is not counted: loss 0, gradient 0.

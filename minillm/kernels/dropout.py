@@ -20,6 +20,7 @@ import numpy as np
 from minillm import backend
 from minillm.backend import Array
 from minillm.jit import jit, prange
+from minillm.kernels.layout import PART, flat
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -60,14 +61,11 @@ def _least_kept(p: float) -> int:
 #
 # One pass: hash, compare and scale in registers, in parts that run in parallel.
 
-PART = 1 << 14
-
 
 def forward_fast(x: Array, p: float, seed: int) -> Array:
     out = np.empty(x.shape, x.dtype)
-    flat = np.ascontiguousarray(x).reshape(-1)
     scale, least = x.dtype.type(1 / (1 - p)), np.uint64(_least_kept(p))
-    _drop_parts(flat, out.reshape(-1), scale, least, np.uint64(seed))
+    _drop(flat(x), out.reshape(-1), scale, least, np.uint64(seed))
     return out
 
 
@@ -76,15 +74,17 @@ def backward_fast(dout: Array, p: float, seed: int) -> Array:
 
 
 @jit(parallel=True)
-def _drop_parts(x, out, scale, least, seed):
-    parts = (x.size + PART - 1) // PART
-    for part in prange(parts):
-        start, stop = part * PART, min((part + 1) * PART, x.size)
-        _drop(x[start:stop], out[start:stop], scale, least, seed + np.uint64(start) * GOLDEN)
+def _drop(x, out, scale, least, seed):
+    if x.size < 2 * PART:
+        _drop_part(x, out, scale, least, seed)
+    else:
+        for part in prange((x.size + PART - 1) // PART):
+            i, j = part * PART, min((part + 1) * PART, x.size)
+            _drop_part(x[i:j], out[i:j], scale, least, seed + np.uint64(i) * GOLDEN)
 
 
 @jit
-def _drop(x, out, scale, least, seed):
+def _drop_part(x, out, scale, least, seed):
     for i in range(x.size):
         z = seed + np.uint64(i + 1) * GOLDEN
         z = (z ^ (z >> SHIFT_1)) * MIX_1

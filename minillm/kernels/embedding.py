@@ -2,8 +2,8 @@
 
     out[...] = weight[ids[...]]              dweight[r] = sum over all places where ids is r of dout
 
-A lookup is a product with one-hot rows, never made. So its derivative adds each row of `dout` to the
-row of `dweight` that it was read from; rows that nobody read get 0.
+A lookup is a product with one-hot rows, never made. So its derivative adds each row of `dout` to
+the row of `dweight` that it was read from; rows that nobody read get 0.
 
 Shapes: weight, dweight (V, C), ids (...), out, dout (..., C). Source: Bengio et al. 2003, "A neural
 probabilistic language model", section 2 (the shared matrix C).
@@ -16,6 +16,7 @@ import numpy as np
 from minillm import backend
 from minillm.backend import Array
 from minillm.jit import jit, prange
+from minillm.kernels.layout import PART, flat, rows
 
 # ------------------------------------------------------------------------------- reference
 
@@ -37,50 +38,53 @@ def backward_reference(dout: Array, ids: Array, vocab_size: int) -> Array:
 # ------------------------------------------------------------------------------- fast twin
 #
 # Two threads must not add to one row at a time, and sums must keep their order. So the places are
-# sorted by the row they belong to (a stable sort keeps equal ones in order); then each run of equal
-# ids is one row, added up by one thread. Rows that nobody read cost only their zeros.
+# sorted by the id that stands there (a stable sort keeps equal ones in order); then each run of
+# equal ids is one row, added up by one thread. Rows that nobody read cost only their zeros.
 
 
 def forward_fast(weight: Array, ids: Array) -> Array:
-    flat = np.ascontiguousarray(ids).reshape(-1)
-    out = np.empty((flat.size, weight.shape[1]), weight.dtype)
-    if out.size > SERIAL:
-        _gather_parallel(np.ascontiguousarray(weight), flat, out)
-    else:
-        np.take(weight, flat, axis=0, out=out)
-    return out.reshape(*ids.shape, weight.shape[1])
-
-
-SERIAL = 1 << 14  # numbers; below, starting threads would take longer than copying
-
-
-@jit(parallel=True)
-def _gather_parallel(weight, ids, out):
-    for n in prange(ids.size):
-        out[n] = weight[ids[n]]
+    out = np.empty((*ids.shape, weight.shape[1]), weight.dtype)
+    if out.size:
+        _gather(rows(weight), flat(ids), out.reshape(ids.size, -1))
+    return out
 
 
 def backward_fast(dout: Array, ids: Array, vocab_size: int) -> Array:
-    C = dout.shape[-1]
-    dweight = np.zeros((vocab_size, C), dout.dtype)
+    dweight = np.zeros((vocab_size, dout.shape[-1]), dout.dtype)
     if dout.size:
-        flat = np.ascontiguousarray(ids).reshape(-1)
-        order = np.argsort(flat, kind="stable")
-        sorted_ids = flat[order]
-        runs = np.flatnonzero(np.diff(sorted_ids, prepend=sorted_ids[0] - 1))
-        _add_runs(dweight, np.ascontiguousarray(dout).reshape(-1, C), order, sorted_ids,
-                  np.append(runs, flat.size))  # fmt: skip
+        places = flat(ids)
+        order = np.argsort(places, kind="stable")
+        in_order = places[order]
+        starts = np.flatnonzero(np.diff(in_order, prepend=-1, append=vocab_size))
+        _add_runs(rows(dout), order, in_order, starts, dweight)
     return dweight
 
 
 @jit(parallel=True)
-def _add_runs(dweight, dout, order, sorted_ids, runs):
-    for run in prange(runs.size - 1):
-        row = dweight[sorted_ids[runs[run]]]
-        for place in range(runs[run], runs[run + 1]):
-            source = dout[order[place]]
-            for c in range(row.size):
-                row[c] += source[c]
+def _gather(weight, ids, out):
+    if out.size < 2 * PART:
+        for n in range(ids.size):
+            out[n] = weight[ids[n]]
+    else:
+        for n in prange(ids.size):
+            out[n] = weight[ids[n]]
+
+
+@jit(parallel=True)
+def _add_runs(dout, order, ids, starts, dweight):
+    if dout.size < 2 * PART:
+        for run in range(starts.size - 1):
+            _add_run(dout, order[starts[run] : starts[run + 1]], dweight[ids[starts[run]]])
+    else:
+        for run in prange(starts.size - 1):
+            _add_run(dout, order[starts[run] : starts[run + 1]], dweight[ids[starts[run]]])
+
+
+@jit
+def _add_run(dout, places, row):
+    for place in places:
+        for c in range(row.size):
+            row[c] += dout[place, c]
 
 
 # ---------------------------------------------------------------------------------- public
@@ -91,7 +95,9 @@ def forward(weight: Array, ids: Array) -> Array:
 
     The ids are trusted to lie below V and at or above 0; `functional.embedding` checks them.
     """
-    return forward_fast(weight, ids) if backend.fast(weight, ids) else forward_reference(weight, ids)
+    if backend.fast(weight, ids):
+        return forward_fast(weight, ids)
+    return forward_reference(weight, ids)
 
 
 def backward(dout: Array, ids: Array, vocab_size: int) -> Array:

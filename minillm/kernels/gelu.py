@@ -109,10 +109,9 @@ def _erf_backward_part(dout, x, dx):
 @jit
 def _tanh_forward_part(x, out):
     number = x.dtype.type
-    one, twice_a, b, most = number(1), number(2 * A), number(B), number(TANH_CLIP)
+    one, twice_a, b = number(1), number(2 * A), number(B)
     for i in range(x.size):
-        held = min(most, max(-most, x[i]))
-        out[i] = x[i] * sigmoid(twice_a * held * (one + b * held * held))
+        out[i] = x[i] * sigmoid(twice_a * x[i] * (one + b * x[i] * x[i]))
 
 
 @jit
@@ -121,10 +120,9 @@ def _tanh_backward_part(dout, x, dx):
     one, twice_a, b, most = number(1), number(2 * A), number(B), number(TANH_CLIP)
     three_b = number(3 * B)
     for i in range(x.size):
+        s = sigmoid(twice_a * x[i] * (one + b * x[i] * x[i]))
         held = min(most, max(-most, x[i]))
-        square = held * held
-        s = sigmoid(twice_a * held * (one + b * square))
-        density = s * (one - s) * (twice_a * (one + three_b * square))
+        density = s * (one - s) * (twice_a * (one + three_b * held * held))
         dx[i] = dout[i] * (s + held * density)
 
 

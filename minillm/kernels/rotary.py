@@ -12,8 +12,8 @@ how far apart two tokens are, and no table of positions has to be learned.
 
 Derivative. A rotation's transpose is the rotation back, so backward turns `dout` by -t f_i.
 
-Shapes: x, out, dout, dx (B, H, T, D); cos, sin (B or 1, T, D/2). Source: Su et al. 2021, "RoFormer",
-equation 34; the pairing of channels is that of Llama in Hugging Face's files.
+Shapes: x, out, dout, dx (B, H, T, D); cos, sin (B or 1, T, D/2). Source: Su et al. 2021,
+"RoFormer", equation 34; the pairing of channels is that of Llama in Hugging Face's files.
 """
 
 from __future__ import annotations

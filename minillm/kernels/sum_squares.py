@@ -16,6 +16,7 @@ import numpy as np
 from minillm import backend
 from minillm.backend import Array
 from minillm.jit import jit, prange
+from minillm.kernels.layout import PART, flat
 
 # ------------------------------------------------------------------------------- reference
 
@@ -31,20 +32,17 @@ def forward_reference(x: Array) -> float:
 # One pass over memory. Inside a part the compiler keeps several running sums in vector registers
 # (FASTMATH lets it reorder a sum); which ones depends on the code, not on the threads.
 
-PART = 1 << 15
-
 
 def forward_fast(x: Array) -> float:
-    flat = np.ascontiguousarray(x).reshape(-1)
-    if flat.size <= 2 * PART:
-        return _sum(flat)
-    return _sum_parts(flat, np.empty((flat.size + PART - 1) // PART))
+    return _sum(flat(x), np.empty((x.size + PART - 1) // PART))
 
 
 @jit(parallel=True)
-def _sum_parts(x, sums):
+def _sum(x, sums):
+    if sums.size < 2:
+        return _sum_part(x)
     for part in prange(sums.size):
-        sums[part] = _sum(x[part * PART : min((part + 1) * PART, x.size)])
+        sums[part] = _sum_part(x[part * PART : min((part + 1) * PART, x.size)])
     return _sum_in_order(sums)
 
 
@@ -57,7 +55,7 @@ def _sum_in_order(sums):
 
 
 @jit
-def _sum(x):
+def _sum_part(x):
     total = 0.0
     for i in range(x.size):
         value = np.float64(x[i])
