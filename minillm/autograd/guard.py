@@ -49,7 +49,7 @@ class Guard:
 
     def __init__(self) -> None:
         self.hold: Callable[[], Hold | None] = _nothing  # a weak reference, once pinned
-        self.views: Views = []  # what users may have in their hands
+        self.views: Views | None = None  # what users may have in their hands
         self.spent_by = ""  # the operation that wrote its gradient over the values
 
     def pin(self, op: str) -> Hold:
@@ -77,6 +77,8 @@ class Guard:
         if not isinstance(array, np.ndarray):
             return array
         view = array.view()
+        if self.views is None:
+            self.views = []
         self.views.append(weakref.ref(view, self.views.remove))
         hold = self.hold()
         if hold is not None:
@@ -85,7 +87,7 @@ class Guard:
 
     def showed(self, array: Array) -> bool:
         """Whether `array` is a view that `show` handed out."""
-        return any(view() is array for view in self.views)
+        return any(view() is array for view in self.views or ())
 
     def spend(self, op: str) -> bool:
         """Whether the backward of `op` may write over the memory; if so, it is spent from now on.
