@@ -13,9 +13,10 @@ array's `Guard` knows the hold only weakly, and Python's reference counting does
 last such operation is released or dropped, the hold is gone and the array is free.
 
 While an array is pinned, the views of it that `Tensor.data` has handed out are read-only. The array
-itself stays writable: compiled kernels would take a read-only one for another type. Two things the
-guard cannot see: a part that somebody cut out before the pin (`part = x.data[:2]`), and an array
-that `x.data = array` took over while its giver kept it.
+itself stays writable: compiled kernels would take a read-only one for another type. What the guard
+cannot see: a part that somebody cut out before the pin (`part = x.data[:2]`), an array that
+`x.data = array` took over while its giver kept it, and, on a GPU, where arrays have no read-only
+flag, anything but `x[...] = value` and `x.writable()`.
 """
 
 from __future__ import annotations

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from minillm import backend
 from minillm.autograd import arrays
 from minillm.autograd.recording import is_recording
@@ -74,7 +76,8 @@ class Operators:
 
     def __pow__(self, other: Any) -> Tensor:
         a = self.array
-        if isinstance(other, (int, float)):
+        if isinstance(other, (int, float, np.number)):
+            other = other.item() if isinstance(other, np.number) else other
 
             def backward(dout: Array) -> tuple[Array]:  # 0 ** 0 has slope 0, not 0 * infinity
                 return (dout * (other * a ** (other - 1)) if other else 0 * dout,)

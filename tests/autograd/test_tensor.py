@@ -34,7 +34,16 @@ def test_only_floats_have_gradients() -> None:
 def test_numbers_take_the_dtype_of_the_tensor() -> None:
     for dtype in (np.float32, np.float64):
         x = Tensor(np.ones(3, dtype))
-        for out in (x + 1, 2.5 * x, x / np.float64(3), x**2, 2**x, 1 - x, np.float64(3) * x):
+        for out in (
+            x + 1,
+            2.5 * x,
+            x / np.float64(3),
+            x**2,
+            x ** np.float64(2),
+            2**x,
+            1 - x,
+            np.float64(3) * x,
+        ):
             assert out.dtype == dtype
     whole = Tensor(np.array([1, 2]))
     assert (whole * 0.5).array.tolist() == [0.5, 1.0]
