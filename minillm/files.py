@@ -39,7 +39,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _naming(target: Path) -> Iterator[None]:
-    """Let the system's errors name `target`: a full disk names no file, others the temporary one."""
+    """Let errors name `target`: those of a full disk name no file, others the temporary one."""
     try:
         yield
     except OSError as error:

@@ -17,6 +17,8 @@ from minillm.cli import settings
 from minillm.data.batches import Batches
 from minillm.errors import InputError
 from minillm.inference.generate import generate
+from minillm.lens.profile import ceilings
+from minillm.lens.training import profile_steps
 from minillm.models import registry
 from minillm.models.base import LanguageModel
 from minillm.tokenizer import Tokenizer
@@ -46,6 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="go on with a run that was stopped;\nflags then hold for this call alone",
     )
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="do not train: show where the time and memory of a few steps go,\n"
+        "and leave trace.json in the run folder, for ui.perfetto.dev",
+    )
     parser.set_defaults(run=run, takes_settings=True)
     models = {f"model ({name})": kind for name, (kind, _) in registry.ARCHITECTURES.items()}
     parser.epilog = (
@@ -72,6 +80,9 @@ def run(arguments: argparse.Namespace) -> int:
         model = registry.build(config, np.random.default_rng(plan.train.seed))
         model.recompute = plan.train.recompute
         report.say(_about(model, plan.train, folder))
+        if arguments.profile:
+            _show_profile(model, batches, plan.train, folder.path / "trace.json", report.say)
+            return 0
         result = train(
             model,
             batches,
@@ -176,6 +187,23 @@ def _about(model: LanguageModel, config: TrainConfig, folder: RunFolder) -> str:
         f"{type(model).__name__} of {model.num_parameters():,} parameters, {tokens:,} tokens per"
         f" step, about {memory / 2**20:,.0f} MiB; run folder {folder.path}"
     )
+
+
+def _show_profile(
+    model: LanguageModel,
+    batches: Batches,
+    config: TrainConfig,
+    trace: Path,
+    say: Callable[[str], None],
+) -> None:
+    """Measure a few steps, and this machine; print both tables and write the trace."""
+    steps = 5
+    time, memory = profile_steps(model, batches, config, steps)
+    machine = ceilings()
+    say(f"\ntime of {steps} steps; in brackets, shares of {machine}\n{time.table(machine)}")
+    say(f"\nmemory of one step\n{memory.table()}")
+    time.write_trace(trace)
+    say(f"\nevery call, in order: {trace} (open it in ui.perfetto.dev or chrome://tracing)")
 
 
 def _sampler(

@@ -63,15 +63,16 @@ class Profile:
     memory: bool = False
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row per kernel, longest first: name, calls, seconds, share, flops, traffic, memory."""
+        """One row per kernel, longest first: calls, seconds, share, flops, traffic, memory."""
         groups: dict[str, list[Event]] = defaultdict(list)
         for event in self.events:
             if event.depth == 0:
                 groups[event.name].append(event)
         rows = [_row(name, events, self.seconds) for name, events in groups.items()]
         outside = self.seconds - sum(row["seconds"] for row in rows)
-        rows.append(_row("between kernels", [], self.seconds) | {
-            "seconds": outside, "share": outside / self.seconds if self.seconds else 0.0})  # fmt: skip
+        share = outside / self.seconds if self.seconds else 0.0
+        between = _row("between kernels", [], self.seconds)
+        rows.append(between | {"seconds": outside, "share": share})
         return sorted(rows, key=lambda row: -row["seconds"])
 
     def table(self, ceiling: Ceilings | None = None) -> str:
@@ -245,13 +246,16 @@ class Ceilings:
     flops: float
     bandwidth: float
 
+    def __str__(self) -> str:
+        return f"{self.flops / 1e9:.0f} GFLOP/s and {self.bandwidth / 1e9:.0f} GB/s"
+
 
 def ceilings(size: int = 1024, megabytes: int = 128) -> Ceilings:
     """Measure both: the fastest of a few square products, and of a few scaled additions."""
     rng = np.random.default_rng(0)
     a = rng.standard_normal((size, size), dtype=np.float32)
     product = _fastest(lambda: matmul.forward(a, a), 5)
-    w, g, m, v = (np.zeros(megabytes * 2**18 // 4, np.float32) for _ in range(4))
+    w, g, m, v = (np.ones(megabytes * 2**18 // 4, np.float32) for _ in range(4))
     update = _fastest(lambda: adamw.update(w, g, m, v, 0.0, 0.9, 0.999, 1e-8, 0.0, 1, 1.0), 5)
     return Ceilings(2.0 * size**3 / product, 7 * w.nbytes / update)  # 4 arrays read, 3 written
 

@@ -209,3 +209,14 @@ def test_training_on_shards(place, capsys):
     status, out, _ = run(capsys, "eval", "second")
     assert status == 0
     assert "on all of validation" in out
+
+
+def test_profile_shows_where_the_time_goes_and_trains_nothing(place, capsys):
+    status, out, _ = train(capsys, "--profile")
+    assert status == 0
+    for word in ("linear.backward", "between kernels", "GFLOP/s", "peak MB"):
+        assert word in out
+    run = RunFolder("runs/mine")
+    assert json.loads((run.path / "trace.json").read_text())["traceEvents"]
+    assert run.last() is None and not run.metrics_file.exists()
+    assert train(capsys)[0] == 0  # the folder is free for the run itself
