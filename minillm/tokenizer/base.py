@@ -123,6 +123,10 @@ class Tokenizer(ABC):
 
     def decode_bytes(self, ids: Ids) -> bytes:
         """The bytes that `ids` stand for. Raises `InputError` for an id that is out of range."""
+        return bytes(self._decode(ids))
+
+    def _decode(self, ids: Ids) -> bytes | memoryview:
+        """`decode_bytes`, or the memory that holds them."""
         return b"".join(map(self.token_bytes, to_ids(ids).tolist()))
 
     def decode(self, ids: Ids, errors: str = "replace") -> str:
@@ -131,9 +135,8 @@ class Tokenizer(ABC):
         Bytes that are not UTF-8 (the ids may cut a character in two) become U+FFFD, or raise
         `InputError` with `errors="strict"`.
         """
-        data = self.decode_bytes(ids)
         try:
-            return data.decode("utf-8", errors)
+            return str(self._decode(ids), "utf-8", errors)
         except UnicodeDecodeError as error:
             raise InputError(f"these ids are not valid UTF-8: {error}") from error
 
@@ -233,17 +236,16 @@ def check_utf8(data: bytes, errors: str, path: str | os.PathLike[str], offset: i
 
 
 def to_ids(ids: Ids) -> np.ndarray:
-    """`ids` as an int64 array of one dimension."""
+    """`ids` as an array of whole numbers of one dimension: uint32, int32 or int64."""
     if not isinstance(ids, np.ndarray):
+        ids = ids if isinstance(ids, list | tuple) else list(ids)
         try:
-            return np.frombuffer(array("q", ids), np.int64)  # three times as fast as np.array
-        except (TypeError, OverflowError):
-            ids = np.asarray(list(ids))
-    if ids.size == 0:
-        return np.empty(0, np.int64)
+            return np.frombuffer(array("I", ids), np.uint32)  # twice as fast as np.array
+        except (TypeError, OverflowError):  # no whole numbers, or some out of range
+            ids = np.array(ids, None if ids else np.int64)
     if ids.ndim != 1 or ids.dtype.kind not in "iu":
         raise InputError(f"ids are a list of whole numbers, not shape {ids.shape} of {ids.dtype}")
-    return ids.astype(np.int64, copy=False)
+    return ids if ids.dtype in (np.int32, np.uint32) else ids.astype(np.int64, copy=False)
 
 
 def split_special(data: bytes, special: Mapping[bytes, int]) -> Iterator[tuple[bytes, bool]]:

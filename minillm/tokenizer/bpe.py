@@ -293,11 +293,11 @@ class BPETokenizer(Tokenizer):
         special = {number: name.encode() for name, number in self.special_tokens.items()}
         return Spelling(self.tokens, special)
 
-    def decode_bytes(self, ids: Ids) -> bytes:
+    def _decode(self, ids: Ids) -> memoryview:
         result = self._spelling.join(to_ids(ids))
         if isinstance(result, int):
             raise self._out_of_range(result)
-        return result
+        return result.data
 
     def token_bytes(self, token: int) -> bytes:
         return self.decode_bytes([token])

@@ -19,6 +19,7 @@ from minillm.jit import jit
 from minillm.tokenizer.scanner import classes, sure_start
 
 PIECE = 1 << 18  # bytes: long enough to pay for the call, short enough to share out evenly
+Share = TypeVar("Share")
 Result = TypeVar("Result")
 
 
@@ -50,11 +51,10 @@ def groups_of(rules: int, data: np.ndarray, ends: Sequence[int]) -> list[np.ndar
     return np.split(pieces, np.flatnonzero(np.diff(group)) + 1)
 
 
-def in_parallel(work: Callable[[np.ndarray], Result], groups: Sequence[np.ndarray]) -> list[Result]:
-    """`work(group)` of each, on as many threads as the backend may use; results in order."""
-    threads = min(backend.threads(), len(groups))
+def in_parallel(work: Callable[[Share], Result], shares: Sequence[Share]) -> list[Result]:
+    """`work(share)` of each, on as many threads as the backend may use; results in order."""
+    threads = min(backend.threads(), len(shares))
     if threads < 2:
-        return [work(group) for group in groups]
-    first = work(groups[0])  # what has to be compiled is compiled here, once
+        return [work(share) for share in shares]
     with ThreadPoolExecutor(threads) as pool:
-        return [first, *pool.map(work, groups[1:])]
+        return list(pool.map(work, shares))

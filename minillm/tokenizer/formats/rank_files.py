@@ -46,9 +46,7 @@ def read(
         id_of = ids_by_bytes(tokens, special_tokens or {})
         symbols = [number for token, number in id_of.items() if len(token) == 1]
         merges = merges_of_ranks(tokens, id_of, symbols, sorted(ranks))
-        return BPETokenizer(
-            tokens, merges.tolist(), special_tokens, pattern, whole_words=True
-        )
+        return BPETokenizer(tokens, merges.tolist(), special_tokens, pattern, whole_words=True)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 
