@@ -37,7 +37,7 @@ def backward_reference(
     """Gradients of x, weight and bias (None without one)."""
     halved = backend.bfloat16_products(dout, x, weight)
     flat = dout.reshape(math.prod(dout.shape[:-1]), weight.shape[0])
-    dx = product_reference(dout, weight, halved)
+    dx = product_reference(flat, weight, halved).reshape(x.shape)
     dweight = product_reference(flat.T, x.reshape(len(flat), weight.shape[1]), halved)
     return dx, dweight, flat.sum(axis=0) if with_bias else None
 
@@ -50,10 +50,11 @@ def backward_reference(
 
 
 def forward_fast(x: Array, weight: Array, bias: Array | None = None) -> Array:
-    out = product(x, weight.T, bfloat16=backend.bfloat16_products(x, weight))
+    flat = x.reshape(math.prod(x.shape[:-1]), weight.shape[1])
+    out = product(flat, weight.T, bfloat16=backend.bfloat16_products(x, weight))
     if bias is not None and out.size:
-        _add_to_rows(out.reshape(-1, len(bias)), bias)
-    return out
+        _add_to_rows(out, bias)
+    return out.reshape(*x.shape[:-1], len(weight))
 
 
 def backward_fast(
@@ -61,7 +62,7 @@ def backward_fast(
 ) -> tuple[Array, Array, Array | None]:
     halved = backend.bfloat16_products(dout, x, weight)
     flat = dout.reshape(math.prod(dout.shape[:-1]), weight.shape[0])
-    dx = product(dout, weight, bfloat16=halved)
+    dx = product(flat, weight, bfloat16=halved).reshape(x.shape)
     dweight = product(flat.T, x.reshape(len(flat), weight.shape[1]), bfloat16=halved)
     return dx, dweight, _sum_of_rows(flat) if with_bias else None
 
