@@ -4,8 +4,8 @@
 
 GFLOP/s counts the products that the mask leaves: 2 of them forward and 5 backward, each 2 D
 operations for every query and key that it sees. Queries, keys and values are views of (B, T, H, D)
-arrays, as a model makes them; cached keys are (B, G, S, D). (Running in our process helps PyTorch a little: the memory it frees
-is kept for reuse, too.)
+arrays, as a model makes them; cached keys are (B, G, S, D). (Running in our process helps PyTorch a
+little: the memory it frees is kept for reuse, too.)
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ rng = np.random.default_rng(0)
 # ------------------------------------------------------------------------------------------
 print("1. A dictionary with soft edges.")
 # Looking up in a dictionary compares a query with every key and takes the value of the one that is
-# equal. Attention compares by inner product and takes every value, weighted by how well its key fits.
+# equal. Attention compares by inner product and takes every value, weighted by its key's fit.
 keys = np.array([[4.0, 0.0], [0.0, 4.0], [-4.0, 0.0]])  # east, north, west
 values = np.array([[1.0], [2.0], [3.0]])
 
@@ -38,7 +38,8 @@ for D in (4, 64, 1024):
     scores = rng.standard_normal((500, D)) @ rng.standard_normal((50, D)).T
     raw, scaled = (softmax(s).max(axis=-1).mean() for s in (scores, scores / np.sqrt(D)))
     print(
-        f"   D {D:4}: standard deviation {scores.std():5.1f}; largest weight {raw:.2f}, {scaled:.2f} scaled"
+        f"   D {D:4}: standard deviation {scores.std():5.1f};"
+        f" largest weight {raw:.2f}, {scaled:.2f} scaled"
     )
 assert raw > 0.9 and scaled < 0.2
 
@@ -53,7 +54,8 @@ q, k, v = np.roll(places, -1, axis=0), places, np.eye(T)  # q[t] is the place t 
 cheating = softmax(q @ k.T)
 masked = softmax(np.where(np.tri(T, dtype=bool), q @ k.T, -np.inf))  # key j <= query i only
 print("   open:   after", *text[:-1], "comes", *(text[row.argmax()] for row in cheating[:-1] @ v))
-print(f"   masked: the next token's weight is {masked[np.arange(T - 1), np.arange(1, T)].max():.0f};"
+ahead = masked[np.arange(T - 1), np.arange(1, T)]  # how much t sees of t + 1
+print(f"   masked: the next token's weight is {ahead.max():.0f};"
       " the model has to know it")  # fmt: skip
 assert all(cheating[t].argmax() == t + 1 for t in range(T - 1))
 assert np.all(np.triu(masked, 1) == 0)
@@ -133,9 +135,7 @@ print(f"   {T} tokens, {H} heads, forward and backward")
 print(
     f"   NumPy, whole matrix {plain_seconds:6.3f} s, {4 * H * T * T >> 20} MiB for the scores alone"
 )
-print(
-    f"   in tiles            {fast_seconds:6.3f} s, {64 * 64 * 4 >> 10} KiB for the scores of a tile"
-)
+print(f"   in tiles            {fast_seconds:6.3f} s, {64 * 64 * 4 >> 10} KiB for a tile's scores")
 print(f"   largest difference {worst:.0e}")
 assert worst < 1e-4
 

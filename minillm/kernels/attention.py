@@ -1,4 +1,4 @@
-"""Attention: every query takes a weighted mean of the values, weighted by how well it fits the keys.
+"""Attention: each query takes a mean of the values, weighted by how well it fits their keys.
 
     s_ij = scale * q_i . k_j          how well query i fits key j; scale is usually 1 / sqrt(D)
     p_ij = exp(s_ij - lse_i)          the softmax over the keys that i may see, and 0 elsewhere
@@ -28,6 +28,10 @@ Derivative, per query head, with do = dout:
     dk_j  = scale * sum_i ds_ij q_i
 
 dk and dv of a shared head are sums over the query heads that read it.
+
+The reference below holds all scores, a (T, S) array. The fast twins hold a few thousand at a time:
+attention_tiles.py derives the online softmax that makes this possible, and says why its result is
+the same; attention_decode.py is for writing token by token.
 
 Shapes: q, out, dq (B, H, T, D); k, v, dk, dv (B, G, S, D); first, last (B or 1, T); lse (B, H, T).
 Source: Vaswani et al. 2017, "Attention is all you need", equation 1.
@@ -177,7 +181,7 @@ def backward_reference(
 def _scores(
     q: Array, k: Array, v: Array, first: Array, last: Array, scale: float
 ) -> tuple[Array, Array, Array, Array]:
-    """Scores (B, G, R, T, S) with -inf where not visible; k, v (B, G, 1, S, D); which rows see any."""
+    """Scores (B, G, R, T, S), -inf where not visible; k, v (B, G, 1, S, D); rows that see a key."""
     xp = backend.array_module(q)
     B, H, T, D = q.shape
     G, S = k.shape[1:3]

@@ -143,7 +143,7 @@ def first_query(turn, part, parts, queries):
 
 @jit
 def gather(x, at, tile, tile_t, scale):
-    """Queries of `x` (R, T, D) from number `at` on, as `tile` (queries, D) and scaled in `tile_t`."""
+    """Put the queries of `x` (R, T, D) from number `at` on in `tile`, and scaled in `tile_t`."""
     R, T, D = x.shape
     for i in range(tile.shape[0]):
         t, r = divmod(at + i, R)

@@ -106,7 +106,7 @@ def _write_multiply_one(context: Any, builder: Any, signature: Any, arguments: A
 
 
 def side_by_side(x: Array) -> Array:
-    """`x` where the numbers of its last axis are neighbours in memory, else a copy of which they are."""
+    """`x` if the numbers of its last axis are neighbours in memory, else a copy where they are."""
     return x if x.strides[-1] == x.itemsize else np.ascontiguousarray(x)
 
 

@@ -2,8 +2,8 @@
 
     y_i = x_i - m - log sum_j exp(x_j - m),        m = max_j x_j
 
-log(softmax(x)) computed in two steps gives -inf as soon as a probability is too small for its dtype;
-in one step it is exact to rounding for any finite x.
+log(softmax(x)) computed in two steps gives -inf as soon as a probability is too small for its
+dtype; in one step it is exact to rounding for any finite x.
 
 Derivative. dy_i/dx_j = 1[i = j] - softmax(x)_j, and softmax(x) = exp(y), so
 

@@ -23,7 +23,7 @@ LAYOUTS = {
 
 @st.composite
 def problems(draw):
-    """Sizes, masks and memory layouts, small and ragged, with tiles that are full or all but empty."""
+    """Sizes, masks and layouts, small and ragged, with tiles that are full or all but empty."""
     B, G, R = draw(st.integers(0, 2)), draw(st.integers(1, 2)), draw(st.sampled_from([1, 1, 2, 3]))
     T = draw(st.sampled_from([0, 1, 2, 7, 63, 65, 130]))
     S = max(T, draw(st.sampled_from([0, 1, 9, 64, 150])))
