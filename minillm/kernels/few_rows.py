@@ -35,7 +35,7 @@ def product_fast(a: Array, b: Array, out: Array, add: bool, packed: str) -> None
     """out (n, M, N) = or += a (n, M, K) @ b (n, K, N), for operands that it `suits`."""
     turned = out.shape[2] < out.shape[1]
     short, long = (b.swapaxes(1, 2), a) if turned else (a, b.swapaxes(1, 2))
-    if packed == WORD.name and short.dtype != np.uint16:
+    if packed == WORD and short.dtype != np.uint16:
         short = round_to_bfloat16(short)  # once; numbers of the long side are rounded when read
     span = tile(packed).lanes * per_word(packed)
     each = short.shape[1] * short.shape[2]
@@ -71,7 +71,7 @@ def multiply_few(short, long, out, add, turned, tasks, span):
 
 def _dot_plain(a, n, i, b, m, j, vectors):
     bits = a.dtype == np.uint16
-    packed = WORD.name if bits else a.dtype.name
+    packed = WORD if bits else a.dtype.name
     depth = vectors * tile(packed).lanes * per_word(packed)
     x, y = a[n, i, :depth], b[m, j, :depth]
     return widen(x) @ widen(y if y.dtype == np.uint16 else round_to_bfloat16(y)) if bits else x @ y
@@ -100,7 +100,7 @@ def _write_dot(context: Any, builder: Any, signature: Any, arguments: Any) -> An
 
     a, n, i, b, m, j, vectors = arguments
     a_type, b_type = signature.args[0], signature.args[3]
-    packed = WORD.name if a_type.dtype.name == "uint16" else a_type.dtype.name
+    packed = WORD if a_type.dtype.name == "uint16" else a_type.dtype.name
     lanes, each = tile(packed).lanes, per_word(packed)
     write = Writer(context, builder)
     start_a = write.element(a_type, a, n, i, write.integer(0))

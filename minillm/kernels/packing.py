@@ -26,29 +26,10 @@ from typing import Any
 
 import numpy as np
 
-from minillm.jit import intrinsic, jit, prange
+from minillm.jit import intrinsic, jit
 from minillm.kernels.tile import WORD, WRITER, per_word, tile, words
 
 _TOGETHER = 8  # groups of rows that one task packs
-
-
-@jit(reads=("source",), parallel=True)
-def pack_rows(source, panels, this, per_word):
-    """Pack all of source (n, rows, K) for the rows of `this` tile.
-
-    panels (n * groups * together, words, lanes): a group holds the rows of one tile, in as many
-    panels as they need, each of `lanes` rows; the last of them may reach into the next group.
-    """
-    count, rows, _ = source.shape
-    _, depth, lanes = panels.shape
-    together = (this.rows + lanes - 1) // lanes
-    groups = (rows + this.rows - 1) // this.rows
-    tasks = (groups + _TOGETHER - 1) // _TOGETHER
-    for task in prange(count * tasks):
-        n, first = task // tasks, task % tasks * _TOGETHER
-        last = min(first + _TOGETHER, groups)
-        base = (n * groups + first) * together
-        pack_groups(source[n], first, last, this.rows, 0, depth, panels, base, together, per_word)
 
 
 @jit

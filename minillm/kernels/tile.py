@@ -35,7 +35,7 @@ import numpy as np
 
 from minillm.jit import disabled, intrinsic
 
-WORD = np.dtype(np.uint32)  # a pair of bfloat16: the even k in the low half, the odd in the high
+WORD = "uint32"  # dtype of a pair of bfloat16: the even k in the low half, the odd in the high
 WRITER = str(Path(__file__).with_name("vector_ir.py"))  # decides with us what the intrinsics write
 
 
@@ -71,7 +71,7 @@ def tile(packed: str) -> Tile:
 
 def per_word(packed: str) -> int:
     """Numbers of neighbouring k in a word of a packed array: two of bfloat16, else one."""
-    return 2 if packed == WORD.name else 1
+    return 2 if packed == WORD else 1
 
 
 @functools.cache

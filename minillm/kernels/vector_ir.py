@@ -203,7 +203,7 @@ class Writer:
         build, count = self.builder, numbers.type.count
         if machine().bfloat16_dot:
             return build.fptrunc(numbers, ir.VectorType(BFloat(), count))
-        bits_type = ir.VectorType(NUMBERS[WORD.name], count)
+        bits_type = ir.VectorType(NUMBERS[WORD], count)
 
         def constant(value: int) -> ir.Constant:
             return ir.Constant(bits_type, [value] * count)

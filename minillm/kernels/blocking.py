@@ -1,0 +1,197 @@
+"""From tiles to whole matrices: the loops that keep a matrix product's data in the caches.
+
+2 M N K arithmetic operations on only M K + K N + M N numbers: a fast product brings each number
+into each level of memory few times and uses it there often. From the inside out:
+
+    registers   a tile of the output, e.g. 12 x 32 sums (tile.py)
+    L1 cache    a panel of a, one tile high and DEPTH words deep: used for all tiles beside it
+    L2 cache    a block of b, DEPTH words deep and WIDE tiles wide: packed by the core that uses it
+                just before, then used for all rows of a
+    L3 cache    as much of a as has been packed (packing.py): used for all of b
+
+This order of loops is that of Goto and van de Geijn, "Anatomy of high-performance matrix
+multiplication" (2008), with the parts of a and b exchanged.
+
+Threads take different blocks of the output. Each number of it is summed by one thread: over the k
+of DEPTH words in order, then over such partial sums in order. So neither the number of threads nor
+the other rows and columns change a bit of it.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+
+from minillm import backend
+from minillm.backend import Array
+from minillm.jit import jit, prange
+from minillm.kernels.packing import pack_groups
+from minillm.kernels.tile import multiply_tile, per_word, tile
+
+DEPTH = 256  # words of k from one visit to the output to the next: 16 KB of a, 32 KB of b
+WIDE = 8  # tiles side by side in a block of b: with DEPTH, a quarter of a megabyte
+LONGEST = 2 * DEPTH  # words of k packed at once
+ROOM = 1 << 20  # words of a packed at once; b is packed anew for each such piece
+TOGETHER = 8  # tiles of a that one task packs
+SMALL = 1 << 18  # multiplications that are not worth a second thread
+
+
+def product_fast(a: Array, b: Array, out: Array, add: bool, packed: str) -> None:
+    """out (n, M, N) = or += a (n, M, K) @ b (n, K, N); `out` is contiguous, a and b need not be.
+
+    packed: the dtype of panels, "float32", "float64", or WORD for bfloat16 products; then a and b
+    hold float32 or the bits of bfloat16.
+    """
+    this, threads = tile(packed), backend.threads()
+    room = _kept.memory("a", packed, (ROOM,))
+    blocks = _kept.memory("b", packed, (threads, WIDE * this.vectors, DEPTH, this.lanes))
+    workers = 1 if out.size * a.shape[2] < SMALL else threads
+    multiply(a, b.swapaxes(1, 2), out, room, blocks, this, per_word(packed), workers, add)
+
+
+class _Kept(threading.local):
+    """Memory for packing, kept from one product to the next; each Python thread has its own."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[tuple[str, str], Array] = {}
+
+    def memory(self, name: str, dtype: str, shape: tuple[int, ...]) -> Array:
+        """An array of `shape` that starts at a cache line and holds whatever it holds."""
+        kept = self.arrays.get((name, dtype))
+        if kept is None or kept.shape != shape:
+            raw = np.empty(np.prod(shape) * np.dtype(dtype).itemsize + 64, np.uint8)
+            start = -raw.ctypes.data % 64
+            kept = self.arrays[name, dtype] = (
+                raw[start : raw.size - 64 + start].view(dtype).reshape(shape)
+            )
+        return kept
+
+
+_kept = _Kept()
+
+
+@jit(reads=("a", "b"))
+def multiply(a, b, out, room, blocks, this, per_word, workers, add):
+    """out (n, M, N) = or += a (n, M, K) times b (n, N, K) transposed, piece by piece of a."""
+    count, M, _ = out.shape
+    height = (this.rows + this.lanes - 1) // this.lanes  # panels that hold the rows of a tile
+    step, whole = LONGEST * per_word, per_word * this.lanes
+    for k in range(0, a.shape[2], step):
+        stop = min(k + step, a.shape[2])
+        words = (stop - k + whole - 1) // whole * this.lanes
+        # As many rows as there is room for; if all of them, then as many matrices.
+        most = room.size // (words * this.lanes * height)
+        tiles = min((M + this.rows - 1) // this.rows, most)
+        some = most // tiles if tiles * this.rows >= M else 1
+        for n in range(0, count, some):
+            more = min(n + some, count)
+            for row in range(0, M, tiles * this.rows):
+                end = min(row + tiles * this.rows, M)
+                high = (end - row + this.rows - 1) // this.rows
+                panels = (more - n) * high * height
+                packed = room[: panels * words * this.lanes].reshape((panels, words, this.lanes))
+                pack_tiles(a[n:more, row:end, k:stop], packed, this, per_word, workers)
+                multiply_piece(
+                    packed, b[n:more, :, k:stop], out[n:more], row, end, blocks, this, per_word,
+                    workers, add or k > 0,
+                )  # fmt: skip
+
+
+@jit(parallel=True)
+def pack_tiles(a, packed, this, per_word, workers):
+    """Pack a piece of a (n, rows, K), tile after tile of its rows."""
+    tiles = (a.shape[1] + this.rows - 1) // this.rows
+    tasks = len(a) * ((tiles + TOGETHER - 1) // TOGETHER)
+    if workers == 1:
+        for task in range(tasks):
+            pack_some(a, packed, this, per_word, task)
+    else:
+        for task in prange(tasks):
+            pack_some(a, packed, this, per_word, task)
+
+
+@jit
+def pack_some(a, packed, this, per_word, task):
+    """One task of `pack_tiles`: at most TOGETHER tiles of one matrix."""
+    tiles = (a.shape[1] + this.rows - 1) // this.rows
+    tasks = (tiles + TOGETHER - 1) // TOGETHER
+    n, first = task // tasks, task % tasks * TOGETHER
+    last = min(first + TOGETHER, tiles)
+    height = (this.rows + this.lanes - 1) // this.lanes
+    panel, words = (n * tiles + first) * height, packed.shape[1]
+    pack_groups(a[n], first, last, this.rows, 0, words, packed, panel, height, per_word)
+
+
+@jit(parallel=True)
+def multiply_piece(packed, b, out, row, end, blocks, this, per_word, workers, add):
+    """Rows `row` to `end` of out (n, M, N) = or += the packed piece times b transposed."""
+    columns = this.vectors * this.lanes
+    tiles = ((end - row + this.rows - 1) // this.rows, (out.shape[2] + columns - 1) // columns)
+    cuts = cut(len(out), tiles, workers)
+    tasks = len(out) * cuts[0] * cuts[1]
+    if workers == 1:
+        for task in range(tasks):
+            multiply_block(
+                packed, b, out, row, end, blocks[0], this, per_word, add, tiles, cuts, task
+            )
+    else:
+        for worker in prange(workers):
+            for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
+                multiply_block(
+                    packed, b, out, row, end, blocks[worker], this, per_word, add, tiles, cuts, task
+                )
+
+
+@jit
+def cut(count, tiles, workers):
+    """Into how many (rows, columns) of blocks to cut `count` outputs of (rows, columns) `tiles`.
+
+    Blocks are at most WIDE tiles wide, and the worker with most to do has as little as possible;
+    packing its part of b costs a block about as much as one more row of tiles.
+    """
+    best, least = (1, 1), -1
+    narrow = (tiles[1] + WIDE - 1) // WIDE
+    for rows in range(1, min(workers, tiles[0]) + 1):
+        for columns in range(narrow, min(narrow + workers, tiles[1] + 1)):
+            rounds = (count * rows * columns + workers - 1) // workers
+            high, wide = (tiles[0] + rows - 1) // rows, (tiles[1] + columns - 1) // columns
+            time = rounds * (high + 1) * wide
+            if least < 0 or time < least:
+                best, least = (rows, columns), time
+    return best
+
+
+@jit
+def multiply_block(packed, b, out, row, end, block, this, per_word, add, tiles, cuts, task):
+    """One task of `multiply_piece`: one block of one output."""
+    n, at = task // (cuts[0] * cuts[1]), task % (cuts[0] * cuts[1])
+    top, bottom = tiles[0] * (at // cuts[1]) // cuts[0], tiles[0] * (at // cuts[1] + 1) // cuts[0]
+    left, right = tiles[1] * (at % cuts[1]) // cuts[1], tiles[1] * (at % cuts[1] + 1) // cuts[1]
+    columns, height = this.vectors * this.lanes, (this.rows + this.lanes - 1) // this.lanes
+    edge = np.empty((this.rows, columns), out.dtype)
+    words = (b.shape[2] + per_word - 1) // per_word
+    for start in range(0, words, DEPTH):
+        stop, more = min(start + DEPTH, words), add or start > 0
+        pack_groups(b[n], left, right, columns, start, stop, block, 0, this.vectors, per_word)
+        for i in range(top, bottom):
+            panel, y = (n * tiles[0] + i) * height, row + i * this.rows
+            for j in range(left, right):
+                beside, x = (j - left) * this.vectors, j * columns
+                if y + this.rows <= end and x + columns <= out.shape[2]:
+                    multiply_tile(
+                        packed, panel, start, block, beside, 0, stop - start, out[n], y, x, more
+                    )
+                else:  # a tile that hangs over the edge is made beside the output
+                    multiply_tile(
+                        packed, panel, start, block, beside, 0, stop - start, edge, 0, 0, False
+                    )
+                    put(edge, out[n, y:end, x:], more)
+
+
+@jit
+def put(tile, out, add):
+    """Copy as much of `tile` to `out` as it takes, or add it."""
+    for i in range(min(tile.shape[0], out.shape[0])):
+        for j in range(min(tile.shape[1], out.shape[1])):
+            out[i, j] = out[i, j] + tile[i, j] if add else tile[i, j]
