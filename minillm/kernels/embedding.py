@@ -64,10 +64,16 @@ def backward_fast(dout: Array, ids: Array, vocab_size: int) -> Array:
 def _gather(weight, ids, out):
     if out.size < 2 * PART:
         for n in range(ids.size):
-            out[n] = weight[ids[n]]
+            _copy(weight[ids[n]], out[n])
     else:
         for n in prange(ids.size):
-            out[n] = weight[ids[n]]
+            _copy(weight[ids[n]], out[n])
+
+
+@jit
+def _copy(row, out):
+    for c in range(row.size):
+        out[c] = row[c]
 
 
 @jit(parallel=True)
