@@ -38,8 +38,9 @@ class GPT(nn.Module):
     """`forward(ids, targets)` gives the mean cross-entropy; ids and targets are (B, T) int64."""
 
     def __init__(
-        self, vocab_size: int, block_size: int, n_layer: int, n_head: int, d_model: int, bias: bool = True
-    ) -> None:
+        self, vocab_size: int, block_size: int, n_layer: int, n_head: int, d_model: int,
+        bias: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.tokens = nn.Embedding(vocab_size, d_model)
         self.positions = nn.Embedding(block_size, d_model)
@@ -47,7 +48,8 @@ class GPT(nn.Module):
         self.ln_f = nn.LayerNorm(d_model, bias=bias)
         for name, parameter in self.named_parameters():
             if parameter.ndim == 2:
-                scale = math.sqrt(2 * n_layer) if name.endswith(("proj.weight", "down.weight")) else 1
+                last = name.endswith(("proj.weight", "down.weight"))
+                scale = math.sqrt(2 * n_layer) if last else 1
                 nn.init.normal_(parameter, std=0.02 / scale)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
@@ -62,7 +64,9 @@ class GPT(nn.Module):
         return F.cross_entropy(self.logits(ids).flatten(0, 1), targets.flatten())
 
 
-def adamw(model: nn.Module, lr: float, betas: tuple[float, float], decay: float) -> torch.optim.AdamW:
+def adamw(
+    model: nn.Module, lr: float, betas: tuple[float, float], decay: float
+) -> torch.optim.AdamW:
     """AdamW with weight decay on matrices alone, in PyTorch's fused form."""
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     others = [p for p in model.parameters() if p.ndim < 2]

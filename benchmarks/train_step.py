@@ -145,7 +145,8 @@ def compare(contenders: list[str], batch: int, length: int, steps: int) -> None:
         peers = [c for c in children if c.name.startswith("torch") and c.name.endswith(precision)]
         if ours and peers:
             best = min(peers, key=lambda child: child.median)
-            _common.verdict(f"{precision}: times as fast as {best.name}", best.median / ours.median, 1.6)
+            speed = best.median / ours.median
+            _common.verdict(f"{precision}: times as fast as {best.name}", speed, 1.6)
             leanest = min(peers, key=lambda child: child.peak)
             share = ours.peak / leanest.peak
             print(f"{precision}: peak memory {share:.2f} of {leanest.name}'s, wanted at most 0.75")

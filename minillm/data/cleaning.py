@@ -10,7 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-_PLAIN = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "—": "-", "–": "-", "\u00a0": " "})
+_PLAIN = str.maketrans(
+    {"‘": "'", "’": "'", "“": '"', "”": '"', "—": "-", "–": "-", "\u00a0": " "}
+)
 _MARKS = re.compile(r"(?<![\w*])\*(\w+)\*(?![\w*])|(?<=\S) \[\d+\]")  # *emphasis*, footnotes [4]
 _UNDERLINE = re.compile(r"^\s*([*=\-~^+#\"'`])\1{2,}\s*$")
 _ITEM = re.compile(r"^\s*(?:[*\-•]|\d+[.)]) +")
@@ -30,7 +32,7 @@ LEAST_LETTERS = 0.72  # of all characters but spaces; code and tables have fewer
 
 
 def plain(text: str) -> str:
-    """`text` with plain quotes, dashes and spaces, without marks of emphasis and trailing spaces."""
+    """`text` with plain quotes, dashes, spaces, without marks of emphasis or trailing spaces."""
     text = _MARKS.sub(r"\1", text.translate(_PLAIN).expandtabs())
     return "\n".join(line.rstrip() for line in text.splitlines())
 

@@ -6,8 +6,9 @@ Two sources, neither of which needs a network:
 * the docstrings of the standard library, read from its source files with `ast`. Nothing is
   imported: importing a module runs it, and some open windows, sockets or browsers.
 
-Both become entries, a name with its signature and its text (`os.path.join`, `json.dumps`, `str.split`, the
-"for" statement), and entries become documents in one style, one document per module or chapter:
+Both become entries, a name with its signature and its text (`os.path.join`, `json.dumps`,
+`str.split`, the "for" statement), and entries become documents in one style, one document per
+module or chapter:
 
     os.path.join(a, *p)
     Join two or more pathname components, inserting '/' as needed. If any ...

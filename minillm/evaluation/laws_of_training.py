@@ -1,4 +1,4 @@
-"""Laws of learning: however a step is computed, and whatever interrupts a run, the weights agree."""
+"""Laws of learning: however a step is computed, whatever interrupts a run, the weights agree."""
 
 from __future__ import annotations
 

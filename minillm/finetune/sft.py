@@ -44,7 +44,7 @@ class ChatBatches:
         block_size: int,
         seed: int,
     ) -> None:
-        """Raises `InputError` for a conversation with no answer or more than a context of tokens."""
+        """Raises `InputError` for a conversation with no answer or more tokens than a context."""
         if not conversations:
             raise InputError("there are no conversations to learn from")
         self.rows = [render(tokenizer, conversation) for conversation in conversations]
@@ -101,7 +101,7 @@ def conversations(
     rounds: int = 4,
     most_turns: int = 3,
 ) -> list[Conversation]:
-    """Conversations in which every question is asked `rounds` times, in one of its ways after another.
+    """Conversations in which every question is asked `rounds` times, each time in its next way.
 
     Each has 1 to `most_turns` questions that have nothing to do with each other, so that the model
     learns to answer the last one, whatever was said before it. As many as fit into `block_size`

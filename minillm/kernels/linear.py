@@ -101,7 +101,7 @@ def _sum_columns(x, total):
 
 
 def forward(x: Array, weight: Array, bias: Array | None = None) -> Array:
-    """x (..., K) times the transposed weight (N, K), plus bias (N,) where there is one: (..., N)."""
+    """x (..., K) times the transposed weight (N, K), plus bias (N,) if there is one: (..., N)."""
     if backend.fast(x, weight):
         return forward_fast(x, weight, bias)
     return forward_reference(x, weight, bias)

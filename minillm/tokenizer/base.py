@@ -2,7 +2,7 @@
 
 A tokenizer is a table of pieces (bytes) and a rule that cuts a text into pieces. The kinds differ
 in the rule alone, so each subclass brings four things: `_encode(data)` for text without special
-tokens, `token_bytes(id)`, `_size()` and `_to_json()` / `_from_json()`. The rest is written here once.
+tokens, `token_bytes(id)`, `_size()` and `_to_json()` / `_from_json()`. The rest is here.
 
 Special tokens (`<|endoftext|>`, `<|user|>`, ...) are ids without bytes of their own. A text that
 spells one is ordinary text unless the caller says otherwise, so that nobody can close a turn or end
@@ -42,7 +42,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def token_bytes(self, token: int) -> bytes:
-        """The bytes that `token` stands for: what it adds to a text (a special token: its spelling).
+        """The bytes that `token` adds to a text (a special token: its spelling).
 
         Raises `InputError` for an id that is out of range.
         """
@@ -260,7 +260,7 @@ def split_special(data: bytes, special: Mapping[bytes, int]) -> Iterator[tuple[b
 
 
 def number_special(names: Collection[str], first: int) -> dict[str, int]:
-    """Ids for special tokens, from `first` on. Raises `InputError` for duplicates and empty names."""
+    """Ids for special tokens, from `first` on. Raises `InputError` for doubles, empty names."""
     names = list(names)
     for name in names:
         if not isinstance(name, str) or not name:

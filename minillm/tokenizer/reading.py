@@ -56,7 +56,7 @@ def _whole_characters(block: bytes) -> int:
 def batches_of(
     sources: Iterable[Source], rules: int, errors: str
 ) -> Iterator[tuple[np.ndarray, list[int], int]]:
-    """Texts end to end, where each ends, and how far to count: many small ones or part of a file."""
+    """Texts end to end, where each ends, how far to count: many small ones or part of a file."""
     texts: list[bytes] = []
     waiting = 0
     for source in sources:

@@ -192,7 +192,7 @@ def gpt4o_end(data, p, stop, table):
 
 @inner
 def cased_end(data, p, stop, table):
-    """The end of U*L+ from `p` on and True, else the end of U+ (`p` if it is not there) and False."""
+    """The end of U*L+ from `p` on and True, else the end of U+ (`p` if there is none), False."""
     end, lower = p, p
     while end < stop:
         kind, size = character_at(data, end, stop, table)

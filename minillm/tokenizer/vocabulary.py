@@ -1,4 +1,4 @@
-"""Checking a BPE vocabulary before anything is built on it: each contradiction is one clear error."""
+"""Checking a BPE vocabulary before it is used: each contradiction is one clear error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`minillm quickstart`: from text to answers in one command; `generate` and `chat` with the result."""
+"""`minillm quickstart`: from text to answers; `generate` and `chat` with the result."""
 
 import io
 import json

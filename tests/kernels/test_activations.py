@@ -1,4 +1,4 @@
-"""ReLU, SiLU and SwiGLU: twin, reference, PyTorch, the far ends, thread counts. GELU has its own."""
+"""ReLU, SiLU and SwiGLU: twin, reference, PyTorch, far ends, threads. GELU has its own file."""
 
 from __future__ import annotations
 

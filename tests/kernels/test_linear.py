@@ -1,4 +1,4 @@
-"""The linear layer: twin, reference and PyTorch agree, in float32, float64 and bfloat16 products."""
+"""The linear layer: twin, reference and PyTorch agree, in float32, float64 and bfloat16."""
 
 import numpy as np
 import pytest
