@@ -65,7 +65,8 @@ def _least_kept(p: float) -> int:
 def forward_fast(x: Array, p: float, seed: int) -> Array:
     out = np.empty(x.shape, x.dtype)
     scale, least = x.dtype.type(1 / (1 - p)), np.uint64(_least_kept(p))
-    _drop(flat(x), out.reshape(-1), scale, least, np.uint64(seed))
+    with np.errstate(over="ignore"):  # the hash wraps around, of which plain Python would warn
+        _drop(flat(x), out.reshape(-1), scale, least, np.uint64(seed))
     return out
 
 
