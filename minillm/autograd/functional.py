@@ -129,6 +129,7 @@ def attention(
     queries, keys, values = q.array, k.array, v.array
     T, S, D = queries.shape[-2], keys.shape[-2], queries.shape[-1]
     factor = D**-0.5 if scale is None else scale
+    _check_heads(queries, keys, values)
     if visible is None:
         visible = attention_kernel.visible_keys(T, S, causal, window, padding_mask, documents)
     first, last = visible
@@ -138,6 +139,17 @@ def attention(
         return attention_kernel.backward(dout, queries, keys, values, out, lse, first, last, factor)
 
     return record("attention", out, (q, k, v), backward)
+
+
+def _check_heads(q: Array, k: Array, v: Array) -> None:
+    """Raise `InputError` for shapes that are no queries, keys and values of one attention."""
+    fits = q.ndim == k.ndim == 4 and k.shape == v.shape
+    fits = fits and q.shape[0] == k.shape[0] and q.shape[3] == k.shape[3]
+    if not fits or (k.shape[1] == 0) != (q.shape[1] == 0) or q.shape[1] % max(1, k.shape[1]):
+        raise InputError(
+            "attention takes q (B, H, T, D) and k, v (B, G, S, D), H a multiple of G; these are"
+            f" {q.shape}, {k.shape} and {v.shape}"
+        )
 
 
 def self_attention(qkv: Tensor, n_head: int, visible: tuple[Array, Array]) -> Tensor:

@@ -33,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--prompt", action="append", help="a text to go on from; give it again for more texts"
     )
     parser.add_argument("--ids", action="append", help="a prompt as token ids, as in '15 7 92'")
-    parser.add_argument("--samples", type=int, default=1, help="continuations of each prompt")
+    parser.add_argument(
+        "--samples", type=settings.count, default=1, help="continuations of each prompt"
+    )
     parser.add_argument("--max-tokens", type=int, default=200, help="length of a continuation")
     parser.add_argument("--stop", action="append", default=[], help="a text that ends it")
     parser.add_argument(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from minillm.autograd.gradcheck import gradcheck
-from minillm.cli.settings import nearest
+from minillm.cli.settings import count, nearest
 from minillm.errors import InputError
 from minillm.models import registry
 from minillm.models.base import LanguageModel
@@ -22,8 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "what", nargs="*", default=["gpt-tiny", "llama-tiny"],
         help="presets or run folders (default: gpt-tiny llama-tiny)",
     )  # fmt: skip
-    parser.add_argument("--rows", type=int, default=2, help="sequences in the batch")
-    parser.add_argument("--length", type=int, default=8, help="tokens in each")
+    parser.add_argument("--rows", type=count, default=2, help="sequences in the batch")
+    parser.add_argument("--length", type=count, default=8, help="tokens in each")
     parser.add_argument("--dropout", type=float, default=0.0, help="dropout during the check")
     parser.add_argument("--seed", type=int, default=0, help="of the batch and the directions")
     parser.set_defaults(run=run)
@@ -37,8 +37,8 @@ def run(arguments: argparse.Namespace) -> None:
         shape = (arguments.rows, min(arguments.length, model.config.block_size))
         batch = [rng.integers(0, model.config.vocab_size, shape) for _ in ("ids", "targets")]
         worst = gradcheck(model, batch, rng=rng)
-        count = sum(1 for _ in model.parameters())
-        print(f"{what}: {count} parameters, largest relative difference {worst:.1e}")
+        parameters = sum(1 for _ in model.parameters())
+        print(f"{what}: {parameters} parameters, largest relative difference {worst:.1e}")
 
 
 def _model(what: str, dropout: float, rng: np.random.Generator) -> LanguageModel:

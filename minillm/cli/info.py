@@ -11,7 +11,7 @@ from typing import Any
 
 import minillm
 from minillm import backend
-from minillm.cli.settings import RECIPES, nearest
+from minillm.cli.settings import RECIPES, count, nearest
 from minillm.errors import InputError
 from minillm.models import registry
 from minillm.training.checkpoint import RunFolder, load_run
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         help="a preset or a run folder; left out: this machine, and what there is",
     )
-    parser.add_argument("--batch", type=int, default=1, help="rows, for the memory estimate")
+    parser.add_argument("--batch", type=count, default=1, help="rows, for the memory estimate")
     parser.set_defaults(run=run)
 
 

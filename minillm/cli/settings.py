@@ -13,6 +13,7 @@ the same one-line answer wherever it came from.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import inspect
 import re
@@ -158,6 +159,13 @@ def _scalar(hint: type, value: Any, name: str) -> Any:
     except (KeyError, ValueError):
         pass
     raise InputError(f"'{name}' takes {kinds.get(hint, hint)}, not {value!r}")
+
+
+def count(text: str) -> int:
+    """The type of a plain flag that counts something; argparse puts the flag's name in front."""
+    if text.isdigit() and int(text) >= 1:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"it takes a whole number of at least 1, not {text!r}")
 
 
 def describe(sections: Mapping[str, type]) -> str:

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     leaf.set_defaults(run=train)
 
     leaf = leaves.add_parser("encode", help="print the ids of a text")
-    leaf.add_argument("tokenizer", type=Path)
+    leaf.add_argument("tokenizer", type=Path, help="its file, or a run folder")
     leaf.add_argument("text", nargs="?", help="the text; without it, a file or standard input")
     leaf.add_argument("--file", type=Path)
     leaf.add_argument(
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     leaf.set_defaults(run=encode)
 
     leaf = leaves.add_parser("decode", help="print the text of ids")
-    leaf.add_argument("tokenizer", type=Path)
+    leaf.add_argument("tokenizer", type=Path, help="its file, or a run folder")
     leaf.add_argument("ids", nargs="*", help="ids; without them, from standard input")
     leaf.set_defaults(run=decode)
 
@@ -80,14 +80,14 @@ def train(args: argparse.Namespace) -> None:
 
 def encode(args: argparse.Namespace) -> None:
     """Print the ids of a text."""
-    made = tokenizer.load(args.tokenizer)
+    made = _load(args.tokenizer)
     ids = made.encode(_text(args), "all" if args.allow_special else "none")
     print(*ids)
 
 
 def decode(args: argparse.Namespace) -> None:
     """Print the text of ids."""
-    made = tokenizer.load(args.tokenizer)
+    made = _load(args.tokenizer)
     words = args.ids or sys.stdin.read().split()
     try:
         ids = [int(word) for word in words]
@@ -95,6 +95,11 @@ def decode(args: argparse.Namespace) -> None:
         wrong = next(word for word in words if not word.lstrip("-").isdigit())
         raise InputError(f"an id is a whole number, not {wrong!r}") from None
     print(made.decode(ids))
+
+
+def _load(path: Path) -> Tokenizer:
+    """The tokenizer in a file, or the one of a run folder."""
+    return tokenizer.load(path / "tokenizer.json" if path.is_dir() else path)
 
 
 def _text(args: argparse.Namespace) -> bytes | str:

@@ -13,8 +13,9 @@ from ops import OPS, Case, Op
 
 from minillm import backend
 from minillm.autograd import Tensor
+from minillm.autograd import functional as F
 from minillm.autograd.gradcheck import gradcheck
-from minillm.errors import GraphError
+from minillm.errors import GraphError, InputError
 
 over_ops = pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
 over_backends = pytest.mark.parametrize("kernels", ["numpy", "numba"])
@@ -156,3 +157,18 @@ def test_no_gradient_is_made_for_who_needs_none(op: Op, data: Any) -> None:
         out.backward(upstream(out.shape))
         np.testing.assert_array_equal(inputs[alone].grad, gradient)
         assert all(leaf.grad is None for leaf in inputs if leaf is not inputs[alone])
+
+
+@pytest.mark.parametrize(
+    ("q", "k", "v"),
+    [
+        ((1, 3, 4, 8), (1, 2, 4, 8), (1, 2, 4, 8)),  # three query heads cannot share two
+        ((1, 4, 4, 8), (1, 2, 4, 6), (1, 2, 4, 6)),
+        ((1, 4, 4, 8), (1, 2, 4, 8), (1, 2, 5, 8)),
+        ((2, 4, 4, 8), (1, 2, 4, 8), (1, 2, 4, 8)),
+        ((4, 4, 8), (4, 4, 8), (4, 4, 8)),
+    ],
+)
+def test_heads_that_do_not_fit_are_refused(q: Any, k: Any, v: Any) -> None:
+    with pytest.raises(InputError, match=r"attention takes q \(B, H, T, D\)"):
+        F.attention(*(Tensor(np.ones(shape)) for shape in (q, k, v)))

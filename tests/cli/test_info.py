@@ -45,3 +45,18 @@ def test_a_name_that_is_nothing(capsys, command):
     status, _, err = run(capsys, command, "gpt2-142m")
     assert (status, err.count("\n")) == (2, 1)
     assert "neither a run folder nor a preset; did you mean 'gpt2-124m'?" in err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("info", "gpt-tiny", "--batch", "-4"),
+        ("gradcheck", "gpt-tiny", "--length", "-1"),
+        ("gradcheck", "gpt-tiny", "--rows", "0"),
+        ("generate", "nowhere", "--samples", "0"),
+    ],
+)
+def test_a_flag_that_counts_starts_at_one(capsys, words):
+    status, _, err = run(capsys, *words)
+    assert (status, err.count("\n")) == (2, 1)
+    assert f"argument {words[-2]}: it takes a whole number of at least 1, not '{words[-1]}'" in err
