@@ -19,7 +19,8 @@ from minillm import backend
 from minillm.backend import Array
 from minillm.jit import intrinsic, jit, prange
 from minillm.kernels.packing import round_to_bfloat16, widen
-from minillm.kernels.tile import WORD, WRITER, per_word, tile
+from minillm.kernels.processor import WORD
+from minillm.kernels.tile import WRITER, per_word, tile
 
 FEW = 8  # more rows than this are better packed
 PART = 1 << 15  # multiplications that one task does at least
@@ -77,7 +78,7 @@ def _dot_plain(a, n, i, b, m, j, vectors):
     return widen(x) @ widen(y if y.dtype == np.uint16 else round_to_bfloat16(y)) if bits else x @ y
 
 
-@intrinsic(plain=_dot_plain, uses=(WRITER,))
+@intrinsic(plain=_dot_plain, uses=WRITER)
 def dot(typing, a, n, i, b, m, j, vectors):
     """Dot product of the first `vectors` vectors of a[n, i] and b[m, j].
 

@@ -24,7 +24,7 @@ from minillm import backend
 from minillm.backend import Array
 from minillm.errors import InputError
 from minillm.kernels import blocking, few_rows
-from minillm.kernels.tile import WORD
+from minillm.kernels.processor import WORD
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 NAMES = {np.dtype(name): name for name in ("float32", "float64")}  # of what is not rounded
@@ -92,6 +92,10 @@ def product(
     """
     shape = _shape(a, b, out)
     halved = bfloat16 or BFLOAT16 in (a.dtype, b.dtype)
+    if halved and np.float64 in (a.dtype, b.dtype):
+        raise InputError(
+            f"{a.dtype} times {b.dtype}: no precision serves both; convert one of them"
+        )
     if not _has_twin(halved, a, b) or not backend.fast(a, b, a if out is None else out):
         return _put(product_reference(a, b, halved), out, accumulate)
     dtype = np.dtype(np.float32) if halved else np.result_type(a, b)

@@ -27,7 +27,8 @@ from typing import Any
 import numpy as np
 
 from minillm.jit import intrinsic, jit
-from minillm.kernels.tile import WORD, WRITER, per_word, tile, words
+from minillm.kernels.processor import WORD
+from minillm.kernels.tile import WRITER, per_word, tile, words
 
 _TOGETHER = 8  # groups of rows that one task packs
 
@@ -111,7 +112,7 @@ def _turn_block_plain(source, row, last, k, panels, panel, at):
     panels[panel, at : at + lanes] = _as_words(numbers, panels).T
 
 
-@intrinsic(plain=_turn_block_plain, uses=(WRITER,))
+@intrinsic(plain=_turn_block_plain, uses=WRITER)
 def turn_block(typing, source, row, last, k, panels, panel, at):
     """panels[panel, at + w, lane] = word w, from k on, of row min(row + lane, last) of `source`.
 
@@ -161,7 +162,7 @@ def _copy_block_plain(source, row, k, panels, panel, at):
     panels[panel, at : at + lanes] = _as_words(numbers.swapaxes(1, 2), panels)
 
 
-@intrinsic(plain=_copy_block_plain, uses=(WRITER,))
+@intrinsic(plain=_copy_block_plain, uses=WRITER)
 def copy_block(typing, source, row, k, panels, panel, at):
     """As `turn_block`, where neighbouring rows lie side by side in `source`: no transpose."""
     from numba.core import types

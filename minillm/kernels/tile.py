@@ -33,18 +33,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minillm.jit import disabled, intrinsic
+from minillm.jit import intrinsic
+from minillm.kernels.processor import WORD, machine
 
-WORD = "uint32"  # dtype of a pair of bfloat16: the even k in the low half, the odd in the high
-WRITER = str(Path(__file__).with_name("vector_ir.py"))  # decides with us what the intrinsics write
-
-
-class Machine(NamedTuple):
-    """What the tile needs to know of a processor."""
-
-    vector_bytes: int
-    registers: int
-    bfloat16_dot: bool  # has vdpbf16ps
+# The files that decide what the intrinsics here and in packing.py and few_rows.py write.
+WRITER = tuple(
+    str(Path(__file__).with_name(f"{name}.py")) for name in ("processor", "tile", "vector_ir")
+)
 
 
 class Tile(NamedTuple):
@@ -74,44 +69,6 @@ def per_word(packed: str) -> int:
     return 2 if packed == WORD else 1
 
 
-@functools.cache
-def machine() -> Machine:
-    """The processor that Numba compiles for, found by asking LLVM which registers it would use.
-
-    NUMBA_CPU_NAME is respected: with `haswell` the tile is the one for AVX2.
-    """
-    if disabled():
-        return Machine(vector_bytes=16, registers=16, bfloat16_dot=False)
-    text = _assembly("fmul <16 x float> %x, %x", "<16 x float>")
-    if "zmm" in text:
-        halves = _assembly("fptrunc <16 x float> %x to <16 x bfloat>", "<16 x bfloat>")
-        return Machine(64, 32, "vcvtneps2bf16" in halves)
-    if "ymm" in text:
-        return Machine(32, 16, False)
-    neon = ".4s" in text  # its vectors are as short as those of SSE, but there are 32
-    return Machine(16, 32 if neon else 16, False)
-
-
-def _assembly(instruction: str, result: str) -> str:
-    """What LLVM makes of one instruction on a <16 x float>, for the processor in use."""
-    import llvmlite.binding as llvm
-    from numba.core import config
-
-    name, features = config.CPU_NAME or llvm.get_host_cpu_name(), config.CPU_FEATURES
-    if features is None:  # a processor given by name has what the name implies
-        features = "" if config.CPU_NAME else llvm.get_host_cpu_features().flatten()
-    text = f"""define void @probe(ptr %from, ptr %to) {{
-        %x = load <16 x float>, ptr %from
-        %y = {instruction}
-        store {result} %y, ptr %to
-        ret void
-    }}"""
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    target = llvm.Target.from_default_triple().create_target_machine(name, features)
-    return target.emit_assembly(llvm.parse_assembly(text))
-
-
 def words(pairs: Any) -> Any:
     """bfloat16 bits (uint16), neighbouring k last, as packed words (plain Python's part)."""
     return np.ascontiguousarray(pairs).view(WORD)[..., 0]
@@ -134,7 +91,7 @@ def _multiply_tile_plain(a, i, k_a, b, j, k_b, depth, out, row, column, add):
     block[...] = left.T @ right + (block if add else 0)
 
 
-@intrinsic(plain=_multiply_tile_plain, uses=(WRITER,))
+@intrinsic(plain=_multiply_tile_plain, uses=WRITER)
 def multiply_tile(typing, a, i, k_a, b, j, k_b, depth, out, row, column, add):
     """out[row:row+rows, column:column+columns] (+)= sum over `depth` words of a and b.
 

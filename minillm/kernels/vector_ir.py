@@ -16,7 +16,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from minillm.kernels.tile import WORD, machine
+from minillm.kernels.processor import WORD, machine
 
 INDEX, LANE = ir.IntType(64), ir.IntType(32)
 FLOAT = ir.FloatType()
