@@ -29,11 +29,12 @@ import numpy as np
 from minillm.errors import InputError
 from minillm.jit import jit
 from minillm.tokenizer.inner import inner
-from minillm.tokenizer.queue import new_table, pair_key, table_slot
+from minillm.tokenizer.queue import new_table, pair_key, spread, table_slot
 from minillm.tokenizer.scanner import classes, word_end
 from minillm.tokenizer.trie import build_trie, trie_step
 
 NEVER = 2**31 - 1
+MEMO = 1 << 16
 
 
 class Machine(NamedTuple):
@@ -46,6 +47,7 @@ class Machine(NamedTuple):
     shorter: np.ndarray  # (V,) the longest reachable token that it starts with
     single: np.ndarray  # (256,) what a byte becomes where no token matches
     pairs: np.ndarray  # hash table: pair of ids -> rank
+    memo: np.ndarray  # (MEMO,) answers of `may_follow`: pair of ids << 1 | answer
     trie: np.ndarray  # (nodes, 2) see trie.py
     ends: np.ndarray  # (nodes,) the reachable token that ends at a node
     words: np.ndarray  # (nodes,) the token that a whole word is, if it ends there
@@ -98,7 +100,8 @@ def build_machine(
     ends = np.where((words >= 0) & (rank[words] != NEVER), words, -1).astype(np.int32)
     shorter = _shorter(data, ends_at, trie, ends)
     return Machine(
-        length, rank, left, right, shorter, single.astype(np.int32), pairs, trie,
+        length, rank, left, right, shorter, single.astype(np.int32), pairs,
+        np.full(MEMO, -1, np.int64), trie,
         ends, words if whole_words else ends,
     )  # fmt: skip
 
@@ -192,6 +195,38 @@ def longest_match(machine, data, p, end):
 
 
 @inner
+def follows(machine, a, b):
+    """`may_follow`, with a memory of earlier answers.
+
+    An entry holds question and answer in one number, so threads may share the memory.
+    """
+    key = pair_key(a, b)
+    slot = spread(key) & (MEMO - 1)
+    entry = machine.memo[slot]
+    if entry >> 1 == key:
+        return entry & 1 == 1
+    answer = may_follow(machine.pairs, machine.rank, machine.left, machine.right, a, b, NEVER)
+    machine.memo[slot] = key << 1 | np.int64(answer)
+    return answer
+
+
+@inner
+def repeats(machine, data, start, p, end, last, dead):
+    """Whether the token before `p` can stand there once more.
+
+    A search that starts with it runs through long runs of one character; the longest match would
+    try, and take back, dozens of tokens for each one that stays.
+    """
+    size = np.int64(machine.length[last])
+    if p + size > end or dead[p + size - start]:
+        return False
+    for i in range(size):
+        if data[p + i] != data[p - size + i]:
+            return False
+    return follows(machine, last, last)
+
+
+@inner
 def encode_word(machine, data, start, end, out, n, dead):
     """Write the tokens of `data[start:end]` to `out` from `n` on; the new `n`.
 
@@ -205,28 +240,26 @@ def encode_word(machine, data, start, end, out, n, dead):
         dead[place] = 0
     first, p, last = n, start, np.int64(-1)
     while True:
-        size = machine.length[token]
-        fits = dead[p + size - start] == 0
-        if fits and last >= 0:
-            fits = may_follow(
-                machine.pairs, machine.rank, machine.left, machine.right, last, token, NEVER
-            )
-        if fits:
+        size = np.int64(machine.length[token])
+        if dead[p + size - start] == 0 and (last < 0 or follows(machine, last, token)):
             out[n] = token
             n += 1
             p += size
             if p == end:
                 return n
             last = token
-            token, _ = longest_match(machine, data, p, end)
+            if not repeats(machine, data, start, p, end, last, dead):
+                token, _ = longest_match(machine, data, p, end)
         elif machine.shorter[token] >= 0:
             token = np.int64(machine.shorter[token])
-        else:
+        else:  # nothing fits: take the last token back
             dead[p - start] = 1
             n -= 1
             token = np.int64(out[n])
             p -= machine.length[token]
             last = np.int64(out[n - 1]) if n > first else np.int64(-1)
+            if token == last:  # it was tried before the longest
+                token, _ = longest_match(machine, data, p, end)
 
 
 def encode_group(

@@ -67,11 +67,16 @@ def pair_key(left, right):
 
 
 @inner
+def spread(key):
+    """A hash of `key`: take as many of its lower bits as needed."""
+    return ((key >> 32) * 1327217885 + (key & 0x7FFFFFFF) * 1121374523) >> 15
+
+
+@inner
 def table_slot(table, key):
     """The row of `table` that holds `key`, or the free one where it belongs."""
     mask = table.shape[0] - 1
-    spread = (key >> 32) * 1327217885 + (key & 0x7FFFFFFF) * 1121374523
-    slot = (spread >> 15) & mask
+    slot = spread(key) & mask
     while table[slot, 0] != key and table[slot, 0] != FREE:
         slot = (slot + 1) & mask
     return slot
