@@ -51,18 +51,27 @@ def processor() -> str:
     return f"{name}, compiled for {limited}" if limited else name
 
 
+STRETCH = 0.02  # seconds of one contender before the next; its threads may spin on after it
+
+
 def race(*contenders: Callable[[], object], seconds: float = 1.0, most: int = 200) -> list[float]:
-    """Median seconds of one call of each contender, called in turns for about `seconds` in all."""
+    """Median seconds of one call of each contender, in turns of STRETCH, about `seconds` in all.
+
+    The first call of each turn wakes the contender's threads and is not counted.
+    """
     for contender in contenders:  # compile, allocate, fill caches
-        contender()
         contender()
     times: list[list[float]] = [[] for _ in contenders]
     end = time.perf_counter() + seconds
-    while len(times[0]) < 3 or (time.perf_counter() < end and len(times[0]) < most):
+    while min(map(len, times)) < 3 or (time.perf_counter() < end and len(times[0]) < most):
         for record, contender in zip(times, contenders, strict=True):
-            began = time.perf_counter()
             contender()
-            record.append(time.perf_counter() - began)
+            began = first = time.perf_counter()
+            while began - first < STRETCH:
+                contender()
+                ended = time.perf_counter()
+                record.append(ended - began)
+                began = ended
     return [statistics.median(record) for record in times]
 
 
