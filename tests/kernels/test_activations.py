@@ -1,4 +1,4 @@
-"""ReLU, SiLU and SwiGLU: twin, reference, PyTorch, far ends, threads. GELU has its own file."""
+"""ReLU, SiLU and SwiGLU: twin, reference, PyTorch, the far ends, threads. GELU has its own."""
 
 from __future__ import annotations
 
