@@ -49,11 +49,16 @@ def from_json(content: dict[str, Any]) -> Tokenizer:
 
 def write(tokenizer: Tokenizer, path: str | os.PathLike[str]) -> None:
     """Write `tokenizer.json`, for `tokenizers.Tokenizer.from_file` and `transformers`."""
+    files.write_text(path, json.dumps(content_of(tokenizer), ensure_ascii=False))
+
+
+def content_of(tokenizer: Tokenizer) -> dict[str, Any]:
+    """What `write` writes."""
     if isinstance(tokenizer, BPETokenizer):
         parts = _write_bpe(tokenizer)
     else:
         raise InputError(f"a {tokenizer.kind} tokenizer cannot be written as tokenizer.json")
-    content = {
+    return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
@@ -72,7 +77,6 @@ def write(tokenizer: Tokenizer, path: str | os.PathLike[str]) -> None:
         "post_processor": None,
         **parts,
     }
-    files.write_text(path, json.dumps(content, ensure_ascii=False))
 
 
 # ------------------------------------------------------------------ byte-level BPE
