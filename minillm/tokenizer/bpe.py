@@ -44,6 +44,7 @@ from minillm.tokenizer import patterns
 from minillm.tokenizer.base import Ids, Text, Tokenizer, number_special, to_bytes, to_ids
 from minillm.tokenizer.bpe_counting import Progress, count_words
 from minillm.tokenizer.bpe_decoding import Spelling
+from minillm.tokenizer.bpe_dropout import encode_with_dropout
 from minillm.tokenizer.bpe_encoding import Machine, build_machine, encode_group
 from minillm.tokenizer.bpe_training import learn_from_arrays
 from minillm.tokenizer.chat import SPECIAL_TOKENS
@@ -269,17 +270,11 @@ class BPETokenizer(Tokenizer):
     def _encode_joined(self, data: bytes, ends: Sequence[int]) -> list[np.ndarray]:
         """The ids of texts that lie in `data` end to end."""
         machine, text = self._machine, np.frombuffer(data, np.uint8)
-        rules = RULES.get(self.pattern)
-        if rules is None:  # a pattern of one's own: `regex` cuts, and each word counts as a text
-            rules, words = RULES["whole"], patterns.word_ends(data, ends, self.pattern)
-        else:
-            words = ends
+        rules, words = self._words(ends, data)
         groups = groups_of(rules, text, words)
         parts = in_parallel(lambda group: encode_group(machine, rules, text, group), groups)
         ids = np.concatenate([part for part, _ in parts]) if parts else np.empty(0, np.int32)
-        if len(ids) and ids.max() == len(self.tokens):
-            where = int(machine.length[ids[: np.argmax(ids)]].sum())
-            raise InputError(f"byte 0x{data[where]:02x} has no token in this vocabulary")
+        self._refuse_unknown(ids, data)
         if len(ends) == 1:
             return [ids]
         untils = np.concatenate([group[:, 1] for group in groups] or [np.empty(0, np.int64)])
@@ -287,6 +282,58 @@ class BPETokenizer(Tokenizer):
         totals = np.concatenate([[0], np.cumsum(counts)])
         borders = totals[np.searchsorted(untils, ends, "right")].tolist()
         return [ids[a:b] for a, b in pairwise([0, *borders])]
+
+    def _words(self, ends: Sequence[int], data: bytes) -> tuple[int, Sequence[int]]:
+        """The rules for the scanner, and where it is to take a text to end."""
+        rules = RULES.get(self.pattern)
+        if rules is not None:
+            return rules, ends
+        # A pattern of one's own: `regex` cuts, and each word counts as a text.
+        return RULES["whole"], patterns.word_ends(data, ends, self.pattern)
+
+    def _refuse_unknown(self, ids: np.ndarray, data: bytes) -> None:
+        if len(ids) and ids.max() == len(self.tokens):
+            where = int(self._machine.length[ids[: np.argmax(ids)]].sum())
+            raise InputError(f"byte 0x{data[where]:02x} has no token in this vocabulary")
+
+    def encode_with_offsets(self, text: Text) -> tuple[np.ndarray, np.ndarray]:
+        """The ids of `text`, and where each token stands in it.
+
+        Returns ids (N,) int32 and spans (N, 2) int64, begin and end: in characters where `text` is
+        a string (a token that has part of a character spans all of it), else in bytes.
+        """
+        if self.normal_form:
+            raise InputError(
+                f"no offsets: this vocabulary brings texts to {self.normal_form} first"
+            )
+        data = to_bytes(text)
+        ids = self._encode(data)
+        ends = np.cumsum(self._machine.length[ids], dtype=np.int64)
+        begins = np.concatenate([[0], ends])[:-1].astype(np.int64)
+        if isinstance(text, str):  # characters begin at bytes that continue none
+            starts = np.frombuffer(data, np.uint8) & 0xC0 != 0x80
+            before = np.concatenate([[0], np.cumsum(starts)])
+            inside = np.append(~starts, False)
+            begins, ends = before[begins] - inside[begins], before[ends]
+        return ids, np.stack([begins, ends], axis=1)
+
+    def encode_with_dropout(
+        self, text: Text, dropout: float, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Ids (int32) of `text`, cut in a random way: see `bpe_dropout.py`.
+
+        `dropout` is the probability with which a merge is left out, 0 to 1.
+        """
+        if not 0 <= dropout <= 1:
+            raise InputError(f"dropout is a probability from 0 to 1, not {dropout}")
+        data = self._normal(to_bytes(text))
+        rules, ends = self._words([len(data)], data)
+        ids = encode_with_dropout(
+            self._machine, self.merged_ids, rules, np.frombuffer(data, np.uint8),
+            np.asarray(ends, np.int64), dropout, rng,
+        )  # fmt: skip
+        self._refuse_unknown(ids, data)
+        return ids
 
     @cached_property
     def _spelling(self) -> Spelling:

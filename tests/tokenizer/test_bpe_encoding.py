@@ -88,3 +88,31 @@ def test_merges_that_come_too_early_are_named():
     merges = [(98, 98), (98, 256), (256, 257), (256, 98)]
     with pytest.raises(InputError, match="merge 2 of b'bb' and b'bbb' is out of order"):
         BPETokenizer(tokens, merges).encode("b")
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.text("the cat.\né日🙂", max_size=30))
+def test_offsets_point_at_each_token(text):
+    ids, spans = TOKENIZER.encode_with_offsets(text.encode())
+    assert ids.tolist() == TOKENIZER.encode(text)
+    assert [text.encode()[a:b] for a, b in spans] == [TOKENIZER.token_bytes(z) for z in ids]
+    _, of_characters = TOKENIZER.encode_with_offsets(text)
+    for (a, b), (first, last) in zip(spans.tolist(), of_characters.tolist(), strict=True):
+        assert first == len(text.encode()[:a].decode("utf-8", "ignore"))
+        assert text[first:last].encode().find(text.encode()[a:b]) >= 0
+
+
+def test_dropout_cuts_differently_and_loses_nothing():
+    text = "the cat sat on the mat, the rat " * 5
+    rng = np.random.default_rng(0)
+    assert TOKENIZER.encode_with_dropout(text, 0.0, rng).tolist() == TOKENIZER.encode(text)
+    bytes_alone = TOKENIZER.encode_with_dropout(text, 1.0, rng)
+    assert bytes_alone.tolist() == list(text.encode())
+    some = [TOKENIZER.encode_with_dropout(text, 0.3, rng) for _ in range(5)]
+    assert len({ids.tobytes() for ids in some}) == 5
+    assert {TOKENIZER.decode(ids) for ids in some} == {text}
+    again = TOKENIZER.encode_with_dropout(text, 0.3, np.random.default_rng(7))
+    same = TOKENIZER.encode_with_dropout(text, 0.3, np.random.default_rng(7))
+    assert np.array_equal(again, same)
+    with pytest.raises(InputError, match="from 0 to 1"):
+        TOKENIZER.encode_with_dropout(text, 1.5, rng)
