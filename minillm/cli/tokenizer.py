@@ -1,18 +1,22 @@
-"""`minillm tokenizer`: train one, encode and decode with it."""
+"""`minillm tokenizer`: train one, encode and decode with it, look inside, compare, convert."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+import time
 from pathlib import Path
 
 from minillm import tokenizer
 from minillm.errors import InputError
 from minillm.tokenizer.base import Tokenizer, read_bytes
 from minillm.tokenizer.chat import SPECIAL_TOKENS
+from minillm.tokenizer.formats import gpt2_files, hugging_face, rank_files
 from minillm.tokenizer.patterns import PATTERNS
+from minillm.tokenizer.show import coloured, measure, merge_steps
 
 KINDS = ("bpe", "char", "word")
+FORMATS = ("minillm", "hf", "tiktoken", "gpt2")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +52,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     leaf.add_argument("ids", nargs="*", help="ids; without them, from standard input")
     leaf.set_defaults(run=decode)
 
+    leaf = leaves.add_parser("show", help="colour a text by token, or play the merges of a word")
+    _add_tokenizer(leaf)
+    leaf.add_argument("text", nargs="?", help="the text; without it, a file or standard input")
+    leaf.add_argument("--file", type=Path)
+    leaf.add_argument("--merges", metavar="WORD", help="the merges that make this word, in order")
+    leaf.add_argument("--no-colour", action="store_true", help="bars between tokens instead")
+    _add_errors(leaf)
+    leaf.set_defaults(run=show)
+
+    leaf = leaves.add_parser("compare", help="bytes per token of several tokenizers on one text")
+    leaf.add_argument("tokenizers", nargs="+", type=Path)
+    leaf.add_argument("file", type=Path, help="the text")
+    leaf.add_argument("--pattern", help="for .tiktoken files, which do not say it")
+    _add_errors(leaf)
+    leaf.set_defaults(run=compare)
+
+    leaf = leaves.add_parser("convert", help="write a tokenizer in another format")
+    _add_tokenizer(leaf)
+    leaf.add_argument("out", type=Path, help="a file, or for gpt2 a folder")
+    leaf.add_argument("--to", choices=FORMATS, required=True)
+    leaf.set_defaults(run=convert)
+
+
+def _add_tokenizer(leaf: argparse.ArgumentParser) -> None:
+    leaf.add_argument("tokenizer", type=Path, help="ours, tokenizer.json, or a .tiktoken file")
+    leaf.add_argument("--pattern", help="for .tiktoken files, which do not say it")
+
 
 def _add_errors(leaf: argparse.ArgumentParser) -> None:
     leaf.add_argument(
@@ -64,7 +95,7 @@ def train(args: argparse.Namespace) -> None:
         made: Tokenizer = tokenizer.BPETokenizer.train(
             args.files, args.vocab_size, args.special, args.pattern,
             min_frequency=args.min_frequency, max_token_length=args.max_token_length,
-            errors=args.errors,
+            errors=args.errors, progress=Progress() if sys.stderr.isatty() else None,
         )  # fmt: skip
     else:
         text = b"".join(read_bytes(path, args.errors) for path in args.files)
@@ -76,6 +107,23 @@ def train(args: argparse.Namespace) -> None:
             )
     made.save(args.out)
     print(f"{made} saved to {args.out}")
+
+
+class Progress:
+    """One line on standard error: what is being done, how far it is, and the time left."""
+
+    def __init__(self) -> None:
+        self.stage, self.began = "", 0.0
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if stage != self.stage:
+            self.stage, self.began = stage, now
+        share = done / total if total else 0.0
+        left = (now - self.began) * (1 - share) / share if share else 0.0
+        line = f"{stage} {share:4.0%}, {left:.0f} s left" if total else f"{stage} {done:,}"
+        end = "\n" if total and done >= total else ""
+        print(f"\r\x1b[K{line}", end=end, file=sys.stderr, flush=True)
 
 
 def encode(args: argparse.Namespace) -> None:
@@ -100,6 +148,48 @@ def decode(args: argparse.Namespace) -> None:
 def _load(path: Path) -> Tokenizer:
     """The tokenizer in a file, or the one of a run folder."""
     return tokenizer.load(path / "tokenizer.json" if path.is_dir() else path)
+
+
+def show(args: argparse.Namespace) -> None:
+    """Print a text coloured by token, or the merges of one word."""
+    made = tokenizer.load(args.tokenizer, args.pattern)
+    if args.merges is not None:
+        for pieces, note in merge_steps(made, args.merges):
+            print(" ".join(repr(piece)[1:] for piece in pieces), f"   {note}" if note else "")
+        return
+    text = _text(args)
+    print(coloured(made, text, not args.no_colour))
+    ids = made.encode(text)
+    print(f"\n{len(ids)} tokens: {' '.join(map(str, ids))}")
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Print how many tokens each tokenizer makes of a text."""
+    text = read_bytes(args.file, args.errors)
+    print(
+        f"{'tokenizer':<32}{'vocabulary':>12}{'tokens':>12}{'bytes/token':>13}{'tokens/word':>13}"
+    )
+    for path in args.tokenizers:
+        made = tokenizer.load(path, args.pattern)
+        count, size, per_word = measure(made, text)
+        print(f"{path.name:<32}{made.vocab_size:>12,}{count:>12,}{size:>13.3f}{per_word:>13.3f}")
+
+
+def convert(args: argparse.Namespace) -> None:
+    """Write a tokenizer in another format."""
+    made = tokenizer.load(args.tokenizer, args.pattern)
+    if args.to == "minillm":
+        made.save(args.out)
+    elif args.to == "hf":
+        hugging_face.write(made, args.out)
+    elif not isinstance(made, tokenizer.BPETokenizer):
+        raise InputError(f"a {made.kind} tokenizer cannot be written in the format {args.to}")
+    elif args.to == "tiktoken":
+        rank_files.write(made, args.out)
+    else:
+        args.out.mkdir(parents=True, exist_ok=True)
+        gpt2_files.write(made, args.out / "vocab.json", args.out / "merges.txt")
+    print(f"{made} saved to {args.out}")
 
 
 def _text(args: argparse.Namespace) -> bytes | str:

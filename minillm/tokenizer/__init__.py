@@ -4,9 +4,10 @@ base.py         what every tokenizer can do
 char.py         one id per character
 word.py         one id per word
 bpe.py          byte pairs, the algorithm first in plain Python; bpe_*.py make it fast
-patterns.py     how texts are cut into words before pairs are merged
+patterns.py     how texts are cut into words before pairs are merged; scanner.py makes it fast
 streaming.py    text from ids that arrive one by one
 chat.py         conversations as ids and loss mask
+formats/        the vocabulary files of others
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from minillm.errors import InputError, MiniLLMError
 from minillm.tokenizer.base import Tokenizer
 from minillm.tokenizer.bpe import BPETokenizer
 from minillm.tokenizer.char import CharTokenizer
+from minillm.tokenizer.formats import gpt2_files, hugging_face, rank_files
 from minillm.tokenizer.streaming import StreamDecoder
 from minillm.tokenizer.word import WordTokenizer
 
@@ -31,17 +33,33 @@ KINDS: dict[str, type[Tokenizer]] = {
 }
 
 
-def load(path: str | os.PathLike[str]) -> Tokenizer:
-    """The tokenizer saved at `path` by `Tokenizer.save`.
+def load(path: str | os.PathLike[str], pattern: str | None = None) -> Tokenizer:
+    """The tokenizer in a file of ours (`Tokenizer.save`) or of others.
+
+    Args:
+        path: our JSON, Hugging Face's `tokenizer.json`, a `.tiktoken` file of ranks, or a folder
+            with `tokenizer.json` or `vocab.json` and `merges.txt`.
+        pattern: how texts are cut into words, for rank files, which do not say it.
 
     Raises `InputError` where the file is missing, cut off, or not a tokenizer.
     """
+    path = Path(path)
+    if path.is_dir():
+        if (path / "tokenizer.json").exists():
+            return load(path / "tokenizer.json", pattern)
+        return gpt2_files.read(path / "vocab.json", path / "merges.txt", pattern=pattern or "gpt2")
+    if path.suffix == ".tiktoken":
+        if pattern is None:
+            raise InputError(f"{path} does not say how to cut words: give a pattern, such as gpt4")
+        return rank_files.read(path, pattern)
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read tokenizer {path}: {error.strerror}") from error
     except ValueError as error:  # JSON and UTF-8 errors are both ValueErrors
         raise InputError(f"tokenizer {path} is damaged or cut off: {error}") from error
+    if isinstance(content, dict) and "format" not in content and "model" in content:
+        return hugging_face.read(path)
     if not isinstance(content, dict) or content.get("format") != "minillm-tokenizer":
         raise InputError(f"{path} is not a minillm tokenizer")
     kind = content.get("kind")
