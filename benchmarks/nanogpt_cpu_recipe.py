@@ -2,6 +2,7 @@
 
     MINILLM_DATA=folder python benchmarks/nanogpt_cpu_recipe.py     # three seeds, and the peer
     MINILLM_DATA=folder python benchmarks/nanogpt_cpu_recipe.py --seeds 0 --no-peer
+    ... --no-peer --model.bias true --model.tie-weights false       # any setting may be changed
 
 A character-level GPT of 4 layers, 4 heads and 128 channels, context 64, batch 12, 2001 updates, no
 dropout, the first 90 % of the text for training. `folder` holds tinyshakespeare.txt at any depth.
@@ -28,7 +29,7 @@ from pathlib import Path
 import _common
 import numpy as np
 
-from minillm.cli.settings import find_recipe, read_recipe
+from minillm.cli.settings import find_recipe, read_recipe, split_flags
 from minillm.cli.train import Plan
 from minillm.data.batches import Batches
 from minillm.data.shards import TokenDataset, write_tokens
@@ -40,7 +41,8 @@ from minillm.training.metrics import split_losses, total
 from minillm.training.schedule import learning_rate
 
 WANTED_LOSS = 1.90
-PLAN = Plan.read(read_recipe(find_recipe("shakespeare-cpu")))
+WORDS, CHANGES = split_flags(sys.argv[1:])
+PLAN = Plan.read(read_recipe(find_recipe("shakespeare-cpu")) | CHANGES)
 
 
 def text() -> str:
@@ -117,6 +119,7 @@ def theirs(seed: int, folder: str) -> dict[str, float]:
 
 def in_a_process(who: str, seed: int) -> dict[str, float]:
     command = [sys.executable, __file__, "--serve", who, "--seeds", str(seed)]
+    command += [f"--{name}={value}" for name, value in CHANGES.items()]
     ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(ended.stdout.splitlines()[-1])
 
@@ -129,12 +132,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--no-peer", action="store_true")
     parser.add_argument("--serve", choices=("ours", "theirs"), help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(WORDS)
     if arguments.serve:
         with tempfile.TemporaryDirectory() as folder:
             run = ours if arguments.serve == "ours" else theirs
             print(json.dumps(run(arguments.seeds[0], folder)))
         return
+    if not arguments.no_peer and not PLAN.model.tie_weights:
+        raise SystemExit("the peer's head is tied to its embedding; compare with --no-peer")
     text()  # before anything is started
     _common.start(*([] if arguments.no_peer else ["torch"]))
     _common.table("2001 updates, 768 characters each", "seconds", "loss", "characters/s")

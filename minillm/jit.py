@@ -39,9 +39,7 @@ FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
 on_compile: Callable[[str], None] | None = None
 
 
-def jit(
-    function: FunctionType | None = None, reads: tuple[str, ...] = (), **options: Any
-) -> Any:
+def jit(function: FunctionType | None = None, reads: tuple[str, ...] = (), **options: Any) -> Any:
     """Mark `function` to be compiled by `numba.njit` with `options` when it is first called.
 
     Defaults: `fastmath=FASTMATH`, `nogil=True`, `error_model="numpy"` (division gives inf or NaN).
@@ -192,14 +190,26 @@ def _keep_on_disk(dispatcher: Any, mark: Marked) -> None:
     """Give `dispatcher` a cache on disk that knows all of the source files it was made from."""
     if not hasattr(dispatcher, "enable_caching"):
         return
-    from numba.core.caching import FunctionCache
+    from numba.core.caching import FunctionCache, IndexDataCacheFile
+
+    class KernelFiles(IndexDataCacheFile):
+        """Numba's files, but code is written before the index that names it, and never under a
+        name that other code has had: a killed process or a second one leaves no wrong entry.
+        """
+
+        def save(self, key: Any, data: Any) -> None:
+            own = hashlib.sha256(f"{self._source_stamp} {key!r}".encode()).hexdigest()[:16]
+            name = f"{self._index_name.removesuffix('.nbi')}.{own}.nbc"
+            self._save_data(name, data)
+            self._save_index({**self._load_index(), key: name})
 
     class KernelCache(FunctionCache):
         """Numba's cache, stamped with every source file, forgiving of disks it cannot write."""
 
         def __init__(self, function: FunctionType) -> None:
             super().__init__(function)
-            self._cache_file._source_stamp = _digest(mark.sources)
+            base = self._impl.filename_base
+            self._cache_file = KernelFiles(self._cache_path, base, _digest(mark.sources))
 
         def load_overload(self, signature: Any, target: Any) -> Any:
             found = super().load_overload(signature, target)
