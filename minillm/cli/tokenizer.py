@@ -166,13 +166,15 @@ def show(args: argparse.Namespace) -> None:
 def compare(args: argparse.Namespace) -> None:
     """Print how many tokens each tokenizer makes of a text."""
     text = read_bytes(args.file, args.errors)
+    rows = []
+    for path in args.tokenizers:
+        made = tokenizer.load(path, args.pattern)
+        rows.append((path.name, made.vocab_size, *measure(made, text)))
     print(
         f"{'tokenizer':<32}{'vocabulary':>12}{'tokens':>12}{'bytes/token':>13}{'tokens/word':>13}"
     )
-    for path in args.tokenizers:
-        made = tokenizer.load(path, args.pattern)
-        count, size, per_word = measure(made, text)
-        print(f"{path.name:<32}{made.vocab_size:>12,}{count:>12,}{size:>13.3f}{per_word:>13.3f}")
+    for name, vocabulary, count, size, per_word in rows:
+        print(f"{name:<32}{vocabulary:>12,}{count:>12,}{size:>13.3f}{per_word:>13.3f}")
 
 
 def convert(args: argparse.Namespace) -> None:
