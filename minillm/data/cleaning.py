@@ -10,9 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-_PLAIN = str.maketrans(
-    {"‘": "'", "’": "'", "“": '"', "”": '"', "—": "-", "–": "-", "\u00a0": " "}
-)
+_PLAIN = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "—": "-", "–": "-", "\u00a0": " "})
 _MARKS = re.compile(r"(?<![\w*])\*(\w+)\*(?![\w*])|(?<=\S) \[\d+\]")  # *emphasis*, footnotes [4]
 _UNDERLINE = re.compile(r"^\s*([*=\-~^+#\"'`])\1{2,}\s*$")
 _ITEM = re.compile(r"^\s*(?:[*\-•]|\d+[.)]) +")

@@ -176,7 +176,7 @@ def test_a_stop_string_ends_the_text_and_is_not_shown(finished, capsys):
         ("top_p=3.0; it takes a probability", ["--top-p", "3"]),
         ("unknown argument '--temprature'; did you mean '--temperature'?", ["--temprature", "1"]),
         ("block_size is 32", ["--prompt", "key " * 90]),
-        ("token id 99999 is out of range", ["--ids", "5 99999"]),
+        ("99999, but vocab_size is 270", ["--ids", "5 99999"]),
         ("--ids takes whole numbers, not '5 x'", ["--ids", "5 x"]),
         ("max_tokens=-1", ["--max-tokens", "-1"]),
     ],

@@ -54,8 +54,8 @@ def test_padding_that_is_seen(monkeypatch) -> None:
 
 
 def test_padding_that_shifts_positions(monkeypatch) -> None:
-    monkeypatch.setattr(KVCache, "padding", property(lambda self: np.zeros(self.batch, int),
-                                                     lambda self, value: None), raising=False)  # fmt: skip
+    none = property(lambda self: np.zeros(self.batch, int), lambda self, value: None)
+    monkeypatch.setattr(KVCache, "padding", none, raising=False)
     assert broken("padded_is_single")
 
 
