@@ -23,13 +23,15 @@ from minillm.tokenizer.char import CharTokenizer
 from minillm.tokenizer.formats import gpt2_files, hugging_face, rank_files
 from minillm.tokenizer.streaming import StreamDecoder
 from minillm.tokenizer.word import WordTokenizer
+from minillm.tokenizer.wordpiece import WordPieceTokenizer
 
 __all__ = [
-    "BPETokenizer", "CharTokenizer", "StreamDecoder", "Tokenizer", "WordTokenizer", "load",
+    "BPETokenizer", "CharTokenizer", "StreamDecoder", "Tokenizer", "WordPieceTokenizer",
+    "WordTokenizer", "load",
 ]  # fmt: skip
 
 KINDS: dict[str, type[Tokenizer]] = {
-    kind.kind: kind for kind in (BPETokenizer, CharTokenizer, WordTokenizer)
+    kind.kind: kind for kind in (BPETokenizer, CharTokenizer, WordPieceTokenizer, WordTokenizer)
 }
 
 

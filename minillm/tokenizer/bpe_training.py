@@ -44,7 +44,7 @@ from minillm.tokenizer.queue import (
 GAP = -(2**30)  # symbols below this stand between words
 INSIDE = -(2**31)  # a position in the middle of a token
 NEAR = 16  # tokens to walk back to the start of a word before searching for it
-BYTES = 256
+BYTES = 256  # symbols of byte-level training
 DONE, STOP = 0, 1  # slots of `control`: merges finished so far; 1 to stop after the present one
 KEY, COUNT, BEGIN, END = 0, 1, 2, 3  # columns of `pairs`: ids, count, slice of `places`
 WEIGHT, NUMBER, LOST, CURSOR = 0, 1, 2, 3  # columns of `around`: see `_replace`
@@ -65,19 +65,21 @@ def learn_from_arrays(
     min_frequency: int = 2,
     max_token_length: int = 0,
     progress: Progress | None = None,
+    n_symbols: int = BYTES,
 ) -> np.ndarray:
     """The merges that training finds, each the most frequent pair after those before it.
 
     Args:
-        data: the words end to end, uint8; `lengths` and `counts` (W,) int64 say how long each is
-            and how often it occurs.
+        data: the words end to end, in symbols (bytes, or ids below `n_symbols`); `lengths` and
+            `counts` (W,) int64 say how long each word is and how often it occurs.
         n_merges: stop after so many.
         min_frequency: stop when no pair occurs so often.
         max_token_length: make no token of more bytes than this; 0 for no limit.
         progress: called a few times a second.
+        n_symbols: ids that there are at the start.
 
-    Returns the merged pairs of ids, (M, 2) int32, M <= n_merges; merge i makes id 256 + i. Of pairs
-    that are equally frequent the one with the smaller left id is merged, then the smaller right id.
+    Returns the merged pairs of ids, (M, 2) int32, M <= n_merges; merge i makes `n_symbols + i`. Of
+    equally frequent pairs the one with the smaller left id is merged, then the smaller right id.
     """
     symbols, starts = _lay_out(data, lengths)
     control = np.zeros(2, np.int64)
@@ -85,7 +87,7 @@ def learn_from_arrays(
     found: list[np.ndarray] = []
 
     def work() -> None:
-        found.append(_learn(symbols, starts, counts, n_merges, least, longest, control))
+        found.append(_learn(symbols, starts, counts, n_symbols, n_merges, least, longest, control))
 
     if progress is None:
         work()
@@ -121,39 +123,48 @@ def _lay_out(data, lengths):
 
 
 @jit
-def _first_pairs(symbols, starts, word_counts, least):
-    """The pairs of bytes that occur at least `least` times: rows of `pairs`, and `places`."""
-    weights = np.zeros(BYTES * BYTES, np.int64)
-    numbers = np.zeros(BYTES * BYTES, np.int64)
+def _first_pairs(symbols, starts, word_counts, least, n_symbols):
+    """The pairs of symbols that occur at least `least` times: rows of `pairs`, and `places`."""
+    room = min(symbols.size, n_symbols * n_symbols)
+    table = new_table(room)
+    found = np.zeros((room, 4), np.int64)  # KEY, COUNT, and in END how many places
+    n_found = 0
     for word in range(starts.size):
         p = starts[word]
         while symbols[p + 1] >= 0:
-            pair = symbols[p] * BYTES + symbols[p + 1]
-            weights[pair] += word_counts[word]
-            numbers[pair] += 1
+            key = pair_key(symbols[p], symbols[p + 1])
+            slot = table_slot(table, key)
+            if table[slot, 0] != key:
+                table[slot, 0] = key
+                table[slot, 1] = n_found
+                found[n_found, KEY] = key
+                n_found += 1
+            row = table[slot, 1]
+            found[row, COUNT] += word_counts[word]
+            found[row, END] += 1
             p += 1
-    pairs = np.empty((np.count_nonzero(weights >= least), 4), np.int64)
-    cursor = np.full(BYTES * BYTES, -1, np.int64)
     n_pairs, n_places = 0, 0
-    for pair in range(BYTES * BYTES):
-        if weights[pair] >= least:
-            cursor[pair] = n_places
-            pairs[n_pairs, KEY] = pair_key(pair // BYTES, pair % BYTES)
-            pairs[n_pairs, COUNT] = weights[pair]
+    cursor = np.full(n_found, -1, np.int64)
+    pairs = np.empty((n_found, 4), np.int64)
+    for row in range(n_found):
+        if found[row, COUNT] >= least:
+            cursor[row] = n_places
+            pairs[n_pairs, KEY] = found[row, KEY]
+            pairs[n_pairs, COUNT] = found[row, COUNT]
             pairs[n_pairs, BEGIN] = n_places
-            n_places += numbers[pair]
+            n_places += found[row, END]
             pairs[n_pairs, END] = n_places
             n_pairs += 1
     places = np.empty(n_places, np.int32)
     for word in range(starts.size):
         p = starts[word]
         while symbols[p + 1] >= 0:
-            pair = symbols[p] * BYTES + symbols[p + 1]
-            if cursor[pair] >= 0:
-                places[cursor[pair]] = p
-                cursor[pair] += 1
+            row = table[table_slot(table, pair_key(symbols[p], symbols[p + 1])), 1]
+            if cursor[row] >= 0:
+                places[cursor[row]] = p
+                cursor[row] += 1
             p += 1
-    return pairs, places
+    return pairs[:n_pairs].copy(), places
 
 
 @inner
@@ -224,9 +235,9 @@ def _replace(symbols, starts, word_counts, length, a, b, new, places, begin, end
 
 
 @jit
-def _learn(symbols, starts, word_counts, n_merges, least, longest, control):
+def _learn(symbols, starts, word_counts, n_symbols, n_merges, least, longest, control):
     """The merges, (M, 2) int32."""
-    pairs, places = _first_pairs(symbols, starts, word_counts, least)
+    pairs, places = _first_pairs(symbols, starts, word_counts, least, n_symbols)
     n_pairs, n_places = pairs.shape[0], places.size
     table = new_table(n_pairs)
     queue = np.empty((n_pairs, 2), np.int64)  # minus the count, and the key
@@ -235,8 +246,8 @@ def _learn(symbols, starts, word_counts, n_merges, least, longest, control):
         queue_push(queue, pair, -pairs[pair, COUNT], pairs[pair, KEY])
     n_queue = n_pairs
 
-    length = np.ones(BYTES + n_merges, np.int64)
-    around = np.zeros((2, BYTES + n_merges, 4), np.int64)
+    length = np.ones(n_symbols + n_merges, np.int64)
+    around = np.zeros((2, n_symbols + n_merges, 4), np.int64)
     events = np.empty((1024, 2), np.int32)
     merges = np.empty((n_merges, 2), np.int32)
     done = 0
@@ -249,7 +260,7 @@ def _learn(symbols, starts, word_counts, n_merges, least, longest, control):
             continue
         queue_pop(queue, n_queue)
         n_queue -= 1
-        a, b, new = key >> 32, key & 0xFFFFFFFF, BYTES + done
+        a, b, new = key >> 32, key & 0xFFFFFFFF, n_symbols + done
         if count < least or length[a] + length[b] > longest:
             continue
         merges[done] = (a, b)

@@ -22,6 +22,7 @@ from minillm.tokenizer.formats.gpt2_files import (
     printable_vocab,
 )
 from minillm.tokenizer.patterns import PATTERNS
+from minillm.tokenizer.wordpiece import INSIDE, LONGEST, UNKNOWN, WordPieceTokenizer
 
 _FORMS = ("NFC", "NFD", "NFKC", "NFKD")
 
@@ -44,7 +45,9 @@ def from_json(content: dict[str, Any]) -> Tokenizer:
     special = {token["content"]: int(token["id"]) for token in content.get("added_tokens") or ()}
     if kind == "BPE":
         return _read_bpe(content, model, special)
-    raise InputError(f"its model is {kind!r}; BPE can be read")
+    if kind == "WordPiece":
+        return _read_wordpiece(content, model, special)
+    raise InputError(f"its model is {kind!r}; BPE and WordPiece can be read")
 
 
 def write(tokenizer: Tokenizer, path: str | os.PathLike[str]) -> None:
@@ -56,6 +59,8 @@ def content_of(tokenizer: Tokenizer) -> dict[str, Any]:
     """What `write` writes."""
     if isinstance(tokenizer, BPETokenizer):
         parts = _write_bpe(tokenizer)
+    elif isinstance(tokenizer, WordPieceTokenizer):
+        parts = _write_wordpiece(tokenizer)
     else:
         raise InputError(f"a {tokenizer.kind} tokenizer cannot be written as tokenizer.json")
     return {
@@ -172,5 +177,52 @@ def _write_bpe(tokenizer: BPETokenizer) -> dict[str, Any]:
             "ignore_merges": tokenizer.whole_words,
             "vocab": printable_vocab(tokenizer),
             "merges": printable_merges(tokenizer),
+        },
+    }
+
+
+# ------------------------------------------------------------------ WordPiece
+
+
+def _read_wordpiece(
+    content: dict[str, Any], model: dict[str, Any], special: dict[str, int]
+) -> WordPieceTokenizer:
+    normalizer, pre = content.get("normalizer") or {}, content.get("pre_tokenizer") or {}
+    if normalizer.get("type") != "BertNormalizer" or pre.get("type") != "BertPreTokenizer":
+        raise InputError("its WordPiece has another normalizer or pre-tokenizer than BERT's")
+    if not (normalizer.get("clean_text", True) and normalizer.get("handle_chinese_chars", True)):
+        raise InputError("its normalizer leaves out a part of BERT's, which is not supported")
+    for name, wanted in (
+        ("unk_token", UNKNOWN),
+        ("continuing_subword_prefix", INSIDE),
+        ("max_input_chars_per_word", LONGEST),
+    ):
+        if model.get(name, wanted) != wanted:
+            raise InputError(f"its WordPiece has {name} {model[name]!r}; {wanted!r} can be read")
+    vocab: dict[str, int] = model["vocab"]
+    pieces = sorted(vocab, key=lambda piece: vocab[piece])
+    if [vocab[piece] for piece in pieces] != list(range(len(pieces))):
+        raise InputError("its WordPiece ids do not run from 0 without gaps and duplicates")
+    lowercase, strip = normalizer.get("lowercase", True), normalizer.get("strip_accents")
+    return WordPieceTokenizer(pieces, special, lowercase, strip)
+
+
+def _write_wordpiece(tokenizer: WordPieceTokenizer) -> dict[str, Any]:
+    return {
+        "normalizer": {
+            "type": "BertNormalizer",
+            "clean_text": True,
+            "handle_chinese_chars": True,
+            "strip_accents": tokenizer.strip_accents,
+            "lowercase": tokenizer.lowercase,
+        },
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "decoder": {"type": "WordPiece", "prefix": INSIDE, "cleanup": False},
+        "model": {
+            "type": "WordPiece",
+            "unk_token": UNKNOWN,
+            "continuing_subword_prefix": INSIDE,
+            "max_input_chars_per_word": LONGEST,
+            "vocab": {piece: number for number, piece in enumerate(tokenizer.pieces)},
         },
     }
