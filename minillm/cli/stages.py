@@ -36,7 +36,7 @@ from minillm.training.progress import Reporter
 
 Say = Callable[[str], None]
 
-OPENINGS = ('The "for" statement', "Return a list of", "class queue.")  # of samples
+OPENINGS = ("Return True if", 'The "for" statement is', "class asyncio.")  # of samples
 SHOWN = ("os.path.join", "json.dumps", "str.split", "re.sub")  # subjects asked aloud
 
 
@@ -115,9 +115,9 @@ def write(model: LanguageModel, tokenizer: Tokenizer, documentation: bool, say: 
     """Let the model go on from a few openings; from nothing, where the text is not ours."""
     end = tokenizer.special(END_OF_TEXT)
     openings = OPENINGS if documentation else ("", "")
-    prompts = [[end, *tokenizer.encode(opening)] for opening in openings]
-    sampling = SamplingConfig(temperature=0.7, top_k=40)
-    written = generate(model, prompts, 80, sampling, stop_ids=[end])
+    prompts = [tokenizer.encode(opening) or [end] for opening in openings]
+    sampling = SamplingConfig(temperature=0.6, top_p=0.9, repetition_penalty=1.1)
+    written = generate(model, prompts, 70, sampling, stop_ids=[end])
     for opening, ids in zip(openings, written, strict=True):
         say(_indented(opening + tokenizer.decode(ids)) + "\n")
 
