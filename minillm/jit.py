@@ -143,6 +143,9 @@ def _numba() -> Any:
     """The `numba` module, with our number of threads and way of keeping memory from the start."""
     global _loaded
     if _loaded is None:
+        # OpenMP's threads wait for each other by spinning. Where another program needs a core, they
+        # spin while the thread they wait for cannot run; after a short while they should sleep.
+        os.environ.setdefault("GOMP_SPINCOUNT", "2000")
         import numba
         import numba.extending  # `intrinsic` lives here
 
