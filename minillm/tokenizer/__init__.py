@@ -20,7 +20,8 @@ from minillm.errors import InputError, MiniLLMError
 from minillm.tokenizer.base import Tokenizer
 from minillm.tokenizer.bpe import BPETokenizer
 from minillm.tokenizer.char import CharTokenizer
-from minillm.tokenizer.formats import gpt2_files, hugging_face, rank_files
+from minillm.tokenizer.formats import gpt2_files, hugging_face, rank_files, sentencepiece_files
+from minillm.tokenizer.sentencepiece import SentencePieceTokenizer
 from minillm.tokenizer.streaming import StreamDecoder
 from minillm.tokenizer.word import WordTokenizer
 from minillm.tokenizer.wordpiece import WordPieceTokenizer
@@ -31,7 +32,14 @@ __all__ = [
 ]  # fmt: skip
 
 KINDS: dict[str, type[Tokenizer]] = {
-    kind.kind: kind for kind in (BPETokenizer, CharTokenizer, WordPieceTokenizer, WordTokenizer)
+    kind.kind: kind
+    for kind in (
+        BPETokenizer,
+        CharTokenizer,
+        SentencePieceTokenizer,
+        WordPieceTokenizer,
+        WordTokenizer,
+    )
 }
 
 
@@ -39,8 +47,9 @@ def load(path: str | os.PathLike[str], pattern: str | None = None) -> Tokenizer:
     """The tokenizer in a file of ours (`Tokenizer.save`) or of others.
 
     Args:
-        path: our JSON, Hugging Face's `tokenizer.json`, a `.tiktoken` file of ranks, or a folder
-            with `tokenizer.json` or `vocab.json` and `merges.txt`.
+        path: our JSON, Hugging Face's `tokenizer.json`, a `.tiktoken` file of ranks,
+            SentencePiece's `.model`, or a folder with `tokenizer.json` or with `vocab.json` and
+            `merges.txt`.
         pattern: how texts are cut into words, for rank files, which do not say it.
 
     Raises `InputError` where the file is missing, cut off, or not a tokenizer.
@@ -50,6 +59,8 @@ def load(path: str | os.PathLike[str], pattern: str | None = None) -> Tokenizer:
         if (path / "tokenizer.json").exists():
             return load(path / "tokenizer.json", pattern)
         return gpt2_files.read(path / "vocab.json", path / "merges.txt", pattern=pattern or "gpt2")
+    if path.suffix == ".model":
+        return sentencepiece_files.read(path)
     if path.suffix == ".tiktoken":
         if pattern is None:
             raise InputError(f"{path} does not say how to cut words: give a pattern, such as gpt4")

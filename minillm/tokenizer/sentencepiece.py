@@ -31,8 +31,10 @@ from minillm.tokenizer.base import Ids, Text, Tokenizer, number_special, to_text
 from minillm.tokenizer.bpe_counting import Progress
 from minillm.tokenizer.bpe_encoding import Machine, build_machine, encode_group
 from minillm.tokenizer.charsmap import CharsMap
+from minillm.tokenizer.reading import blocks_of
 from minillm.tokenizer.scanner import WHOLE
 from minillm.tokenizer.unigram import PENALTY, best_cut, trie_of
+from minillm.tokenizer.unigram_training import learn_pieces
 from minillm.tokenizer.vocabulary import Tokens, merges_of_ranks
 
 SPACE = "▁"
@@ -90,7 +92,6 @@ class SentencePieceTokenizer(Tokenizer):
         special_tokens: dict[str, int] | None = None,
         unknown: int = 0,
         spaces: Spaces | None = None,
-        single_precision: bool = False,
         charsmap: bytes = b"",
     ) -> None:
         """A tokenizer of a given vocabulary.
@@ -102,7 +103,6 @@ class SentencePieceTokenizer(Tokenizer):
             special_tokens: spelling to id; pieces at these ids are in no text.
             unknown: the id of unknown characters.
             spaces: what happens to a text before it is cut.
-            single_precision: sum scores in float32, as SentencePiece itself does.
             charsmap: SentencePiece's table of characters to replace (`charsmap.py`).
         """
         if model not in ("unigram", "bpe"):
@@ -115,7 +115,7 @@ class SentencePieceTokenizer(Tokenizer):
         if count > 1:
             raise InputError(f"piece {twice!r} is in the vocabulary twice")
         self.pieces, self.model, self.unknown = list(pieces), model, unknown
-        self.scores = np.array(scores, np.float32 if single_precision else np.float64)
+        self.scores = np.array(scores, np.float64)
         self.special_tokens = dict(special_tokens or {})
         self.spaces = spaces or Spaces()
         self.charsmap = CharsMap(charsmap) if charsmap else None
@@ -154,9 +154,6 @@ class SentencePieceTokenizer(Tokenizer):
             longest: no piece has more characters.
             progress: called with (stage, done, total) after every round.
         """
-        from minillm.tokenizer.reading import blocks_of
-        from minillm.tokenizer.unigram_training import learn_pieces
-
         spaces = Spaces(prefix=True, twice=False, collapse=True, normal_form=normal_form)
         words: Counter[str] = Counter()
         for source in [texts] if isinstance(texts, str | bytes | os.PathLike) else texts:
@@ -252,7 +249,6 @@ class SentencePieceTokenizer(Tokenizer):
             "model": self.model,
             "unknown": self.unknown,
             "spaces": asdict(self.spaces),
-            "single_precision": self.scores.dtype == np.float32,
             "charsmap": base64.b64encode(self.charsmap.table).decode() if self.charsmap else "",
             "pieces": self.pieces,
             "scores": self.scores.tolist(),
@@ -269,6 +265,5 @@ class SentencePieceTokenizer(Tokenizer):
             special_tokens,
             int(content["unknown"]),
             Spaces(**content["spaces"]),
-            bool(content["single_precision"]),
             base64.b64decode(content["charsmap"]),
         )

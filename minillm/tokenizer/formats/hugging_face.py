@@ -22,9 +22,14 @@ from minillm.tokenizer.formats.gpt2_files import (
     printable_vocab,
 )
 from minillm.tokenizer.patterns import PATTERNS
+from minillm.tokenizer.sentencepiece import SPACE, SentencePieceTokenizer, Spaces
 from minillm.tokenizer.wordpiece import INSIDE, LONGEST, UNKNOWN, WordPieceTokenizer
 
 _FORMS = ("NFC", "NFD", "NFKC", "NFKD")
+_COLLAPSE = [  # spaces at the ends go, runs of them become one
+    {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "},
+    {"type": "Strip", "strip_left": True, "strip_right": True},
+]
 
 
 def read(path: str | os.PathLike[str]) -> Tokenizer:
@@ -47,7 +52,9 @@ def from_json(content: dict[str, Any]) -> Tokenizer:
         return _read_bpe(content, model, special)
     if kind == "WordPiece":
         return _read_wordpiece(content, model, special)
-    raise InputError(f"its model is {kind!r}; BPE and WordPiece can be read")
+    if kind == "Unigram":
+        return _read_unigram(content, model, special)
+    raise InputError(f"its model is {kind!r}; BPE, WordPiece and Unigram can be read")
 
 
 def write(tokenizer: Tokenizer, path: str | os.PathLike[str]) -> None:
@@ -61,6 +68,8 @@ def content_of(tokenizer: Tokenizer) -> dict[str, Any]:
         parts = _write_bpe(tokenizer)
     elif isinstance(tokenizer, WordPieceTokenizer):
         parts = _write_wordpiece(tokenizer)
+    elif isinstance(tokenizer, SentencePieceTokenizer) and tokenizer.model == "unigram":
+        parts = _write_unigram(tokenizer)
     else:
         raise InputError(f"a {tokenizer.kind} tokenizer cannot be written as tokenizer.json")
     return {
@@ -224,5 +233,61 @@ def _write_wordpiece(tokenizer: WordPieceTokenizer) -> dict[str, Any]:
             "continuing_subword_prefix": INSIDE,
             "max_input_chars_per_word": LONGEST,
             "vocab": {piece: number for number, piece in enumerate(tokenizer.pieces)},
+        },
+    }
+
+
+# ------------------------------------------------------------------ Unigram
+
+
+def _read_unigram(
+    content: dict[str, Any], model: dict[str, Any], special: dict[str, int]
+) -> SentencePieceTokenizer:
+    steps = content.get("normalizer") or {"type": "Sequence", "normalizers": []}
+    steps = steps["normalizers"] if steps["type"] == "Sequence" else [steps]
+    form = steps.pop(0)["type"] if steps and steps[0]["type"] in _FORMS else ""
+    if steps not in ([], _COLLAPSE):
+        names = ", ".join(step["type"] for step in steps)
+        raise InputError(f"its normalizer has {names}, and what that does to Unigram is not read")
+    pre = content.get("pre_tokenizer") or {}
+    scheme = pre.get("prepend_scheme", "always")
+    if pre.get("type") != "Metaspace" or pre["replacement"] != SPACE or scheme == "first":
+        raise InputError("its Unigram has another pre-tokenizer than Metaspace on whole texts")
+    pieces = [piece for piece, _ in model["vocab"]]
+    if pre.get("split", True) and any(SPACE in piece[1:].lstrip(SPACE) for piece in pieces):
+        raise InputError("its pieces hold several words, but its pre-tokenizer cuts at spaces")
+    if model.get("unk_id") is None:
+        raise InputError("its Unigram has no piece for the unknown")
+    if not model.get("byte_fallback") and "<0x00>" in pieces:
+        raise InputError("its Unigram has pieces for bytes, and does not use them")
+    spaces = Spaces(scheme == "always", twice=False, collapse=bool(steps), normal_form=form)
+    scores = [float(score) for _, score in model["vocab"]]
+    return SentencePieceTokenizer(pieces, scores, "unigram", special, model["unk_id"], spaces)
+
+
+def _write_unigram(tokenizer: SentencePieceTokenizer) -> dict[str, Any]:
+    spaces = tokenizer.spaces
+    if tokenizer.charsmap or (spaces.prefix and spaces.twice):
+        raise InputError("SentencePiece's own normalisation cannot be written to tokenizer.json")
+    steps = [{"type": spaces.normal_form}] if spaces.normal_form else []
+    steps += _COLLAPSE if spaces.collapse else []
+    metaspace = {
+        "type": "Metaspace",
+        "replacement": SPACE,
+        "prepend_scheme": "always" if spaces.prefix else "never",
+        "split": False,
+    }
+    return {
+        "normalizer": {"type": "Sequence", "normalizers": steps} if steps else None,
+        "pre_tokenizer": metaspace,
+        "decoder": metaspace,
+        "model": {
+            "type": "Unigram",
+            "unk_id": tokenizer.unknown,
+            "vocab": [
+                [piece, score]
+                for piece, score in zip(tokenizer.pieces, tokenizer.scores.tolist(), strict=True)
+            ],
+            "byte_fallback": "<0x00>" in tokenizer.pieces,
         },
     }

@@ -68,5 +68,5 @@ def from_bytes(data: bytes) -> SentencePieceTokenizer:
     spaces = Spaces(prefix=bool(normalizer.get(3, 1)), twice=True, collapse=collapse)
     return SentencePieceTokenizer(
         pieces, scores, _MODELS[model], special, types.index(UNKNOWN), spaces,
-        single_precision=True, charsmap=normalizer.get(2, b""),
+        charsmap=normalizer.get(2, b""),
     )  # fmt: skip
