@@ -20,7 +20,13 @@ from minillm.errors import InputError, MiniLLMError
 from minillm.tokenizer.base import Tokenizer
 from minillm.tokenizer.bpe import BPETokenizer
 from minillm.tokenizer.char import CharTokenizer
-from minillm.tokenizer.formats import gpt2_files, hugging_face, rank_files, sentencepiece_files
+from minillm.tokenizer.formats import (
+    gguf,
+    gpt2_files,
+    hugging_face,
+    rank_files,
+    sentencepiece_files,
+)
 from minillm.tokenizer.sentencepiece import SentencePieceTokenizer
 from minillm.tokenizer.streaming import StreamDecoder
 from minillm.tokenizer.word import WordTokenizer
@@ -48,8 +54,8 @@ def load(path: str | os.PathLike[str], pattern: str | None = None) -> Tokenizer:
 
     Args:
         path: our JSON, Hugging Face's `tokenizer.json`, a `.tiktoken` file of ranks,
-            SentencePiece's `.model`, or a folder with `tokenizer.json` or with `vocab.json` and
-            `merges.txt`.
+            SentencePiece's `.model`, a `.gguf`, or a folder with `tokenizer.json` or with
+            `vocab.json` and `merges.txt`.
         pattern: how texts are cut into words, for rank files, which do not say it.
 
     Raises `InputError` where the file is missing, cut off, or not a tokenizer.
@@ -59,6 +65,8 @@ def load(path: str | os.PathLike[str], pattern: str | None = None) -> Tokenizer:
         if (path / "tokenizer.json").exists():
             return load(path / "tokenizer.json", pattern)
         return gpt2_files.read(path / "vocab.json", path / "merges.txt", pattern=pattern or "gpt2")
+    if path.suffix == ".gguf":
+        return gguf.read(path)
     if path.suffix == ".model":
         return sentencepiece_files.read(path)
     if path.suffix == ".tiktoken":

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from minillm import backend
 from minillm.errors import InputError
-from minillm.tokenizer import patterns, reading
+from minillm.tokenizer import patterns, pieces, reading
 from minillm.tokenizer.bpe_counting import count_words
 
 TEXT = "It's 12,345 words, isn't it?\n\n  naïve 日本語のテキスト 🙂 \t\n/end/\r\n" * 40
@@ -49,8 +49,9 @@ def test_a_file_in_blocks_counts_as_a_whole(name, block, tmp_path, monkeypatch):
     assert seen[-1][1] == len(TEXT.encode()) + len("more text")
 
 
-def test_threads_do_not_change_the_counts():
-    text = "".join(f"word{i % 5000} and {i}\n" for i in range(100_000))
+def test_threads_do_not_change_the_counts(monkeypatch):
+    monkeypatch.setattr(pieces, "PIECE", 1000)
+    text = "".join(f"word{i % 500} and {i}\n" for i in range(3000))
     before = backend.threads()
     try:
         backend.set_threads(1)
