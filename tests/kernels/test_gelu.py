@@ -27,7 +27,10 @@ def test_fast_twin_equals_reference(kind, dtype, rows, columns, scale):
     np.testing.assert_allclose(fast, plain, rtol=100 * eps, atol=8 * eps)
     fast, plain = gelu.backward_fast(dout, x, kind), gelu.backward_reference(dout, x, kind)
     assert fast.dtype == plain.dtype == dtype
-    np.testing.assert_allclose(fast, plain, rtol=100 * eps, atol=20 * eps)
+    # The reference's 1 - tanh(u)^2 is off by up to 2 eps; P'(x) times x then makes much of it.
+    held = np.abs(np.clip(x, -gelu.CLIP[kind], gelu.CLIP[kind]))
+    allowed = eps * (20 + 100 * np.abs(plain) + np.abs(dout) * (held + held**3 / 4))
+    assert np.all(np.abs(fast - plain) <= allowed)
 
 
 @pytest.mark.parametrize("kind", KINDS)
