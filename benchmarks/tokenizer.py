@@ -18,7 +18,6 @@ os.environ["TOKENIZERS_PARALLELISM"] = "true"
 
 import importlib.util
 import random
-import resource
 import statistics
 import subprocess
 import sys
@@ -32,6 +31,7 @@ import numpy as np
 from _common import THREADS, row, start, table
 
 from minillm.tokenizer import BPETokenizer, patterns, scanner
+from minillm.tokenizer.bpe_counting import count_words
 from minillm.tokenizer.formats import hugging_face, rank_files
 
 VOCAB = 32_768
@@ -246,33 +246,41 @@ def words() -> None:
 
 
 def memory() -> None:
-    """Peak memory of training on a file of 2 GB in which one word of fifty is new."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "text"
-        write_large(path, 2 * 10**9)
-        began = time.perf_counter()
-        code = (
-            "import sys, pathlib; from minillm.tokenizer import BPETokenizer;"
-            f"print(BPETokenizer.train(pathlib.Path(sys.argv[1]), {VOCAB}))"
-        )
-        subprocess.run([sys.executable, "-c", code, str(path)], check=True)
-        seconds = time.perf_counter() - began
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-        table("training on a file", "GB", "seconds", "peak GB")
-        row("minillm", path.stat().st_size / 1e9, seconds, peak / 1e9)
+    """Peak memory of training on files of 2 GB: it follows the number of different words."""
+    code = (
+        "import sys, pathlib, resource; from minillm.tokenizer import BPETokenizer;"
+        f"BPETokenizer.train(pathlib.Path(sys.argv[1]), {VOCAB});"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
+    )
+    documents = corpus()
+    known = len(count_words(documents, "gpt4")[1])
+    table("training on a file of 2 GB", "new words", "seconds", "peak GB")
+    # The text of this benchmark gains words with its size to the power of 0.56 to 0.68.
+    for name, exponent in (("new words as in a text that goes on", 0.7), ("a flood of them", 1.0)):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "text"
+            new = write_large(path, documents, known, exponent)
+            began = time.perf_counter()
+            run = [sys.executable, "-c", code, str(path)]
+            # The peak of a process includes that of the one it was forked from: a small one.
+            peak = subprocess.run(["sh", "-c", '"$@"', "sh", *run], stdout=-1, check=True).stdout
+            row(name, float(new), time.perf_counter() - began, int(peak) / 1e9)
 
 
-def write_large(path: Path, size: int) -> None:
-    """The corpus again and again, each time with other new words in it."""
+def write_large(path: Path, documents: list[str], known: int, exponent: float) -> int:
+    """The corpus again and again, words replaced by new ones at the rate of size ** exponent."""
     rng = np.random.default_rng(0)
-    pieces = "".join(corpus()).encode().split(b" ")
-    places = np.arange(0, len(pieces), 50)
+    pieces = "".join(documents).encode().split(b" ")
+    copy, written = 0, 0
     with path.open("wb") as file:
-        while file.tell() < size:
-            letters = rng.integers(97, 123, (len(places), 8), dtype=np.uint8)
-            for place, word in zip(places, letters, strict=True):
+        while file.tell() < 2 * 10**9:
+            new = int(known * ((copy + 1) ** exponent - copy**exponent)) if copy else 0
+            letters = rng.integers(97, 123, (new, 8), dtype=np.uint8)
+            for place, word in zip(rng.integers(0, len(pieces), new), letters, strict=True):
                 pieces[place] = word.tobytes()
             file.write(b" ".join(pieces))
+            copy, written = copy + 1, written + new
+    return written
 
 
 if __name__ == "__main__":

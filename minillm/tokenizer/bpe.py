@@ -46,7 +46,7 @@ from minillm.tokenizer.bpe_counting import Progress, count_words
 from minillm.tokenizer.bpe_decoding import Spelling
 from minillm.tokenizer.bpe_dropout import encode_with_dropout
 from minillm.tokenizer.bpe_encoding import Machine, build_machine, encode_group
-from minillm.tokenizer.bpe_training import learn_from_arrays
+from minillm.tokenizer.bpe_training import lay_out, learn
 from minillm.tokenizer.chat import SPECIAL_TOKENS
 from minillm.tokenizer.pieces import groups_of, in_parallel
 from minillm.tokenizer.printable import from_printable, to_printable
@@ -222,12 +222,10 @@ class BPETokenizer(Tokenizer):
                 f"bytes and {len(special)} special tokens"
             )
         single = isinstance(texts, str | bytes | os.PathLike)
-        words = count_words([texts] if single else texts, pattern, errors, progress)
-        if not len(words[0]):
+        laid_out = lay_out(count_words([texts] if single else texts, pattern, errors, progress))
+        if not len(laid_out[1]):
             raise InputError("the text is empty: there is nothing to learn a vocabulary from")
-        merges = learn_from_arrays(
-            *words, vocab_size - least, min_frequency, max_token_length, progress
-        )
+        merges = learn(laid_out, vocab_size - least, min_frequency, max_token_length, progress)
         return cls.from_merges(merges.tolist(), special_tokens, pattern)
 
     # ---------------------------------------------------------------- encoding and decoding

@@ -58,8 +58,8 @@ def count_words(
         done += until
         if progress is not None:
             progress("counting", done, total)
-    for table in tables[1:]:
-        tables[0].merge(table)
+    while len(tables) > 1:
+        tables[0].merge(tables.pop())
     return tables[0].words()
 
 

@@ -40,6 +40,7 @@ from minillm.tokenizer.queue import (
     table_slot,
     wider_table,
 )
+from minillm.tokenizer.word_table import Words
 
 GAP = -(2**30)  # symbols below this stand between words
 INSIDE = -(2**31)  # a position in the middle of a token
@@ -53,14 +54,21 @@ WEIGHT, NUMBER, LOST, CURSOR = 0, 1, 2, 3  # columns of `around`: see `_replace`
 def learn_merges(
     words: Mapping[bytes, int], n_merges: int, min_frequency: int = 2, max_token_length: int = 0
 ) -> np.ndarray:
-    """`learn_from_arrays` of words in a dictionary, each with its number of occurrences."""
-    return learn_from_arrays(*from_counter(words), n_merges, min_frequency, max_token_length)
+    """`learn` of words in a dictionary, each with its number of occurrences."""
+    return learn(lay_out(from_counter(words)), n_merges, min_frequency, max_token_length)
 
 
-def learn_from_arrays(
-    data: np.ndarray,
-    lengths: np.ndarray,
-    counts: np.ndarray,
+def lay_out(words: Words) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Words as `learn` wants them; what they came from may then be forgotten.
+
+    Returns `symbols` and, for each word, where it starts in them (int32) and its count (int64).
+    """
+    data, lengths, counts = words
+    return *_lay_out(data, lengths), counts.copy()  # a copy: `counts` may be part of a large table
+
+
+def learn(
+    laid_out: tuple[np.ndarray, np.ndarray, np.ndarray],
     n_merges: int,
     min_frequency: int = 2,
     max_token_length: int = 0,
@@ -70,8 +78,7 @@ def learn_from_arrays(
     """The merges that training finds, each the most frequent pair after those before it.
 
     Args:
-        data: the words end to end, in symbols (bytes, or ids below `n_symbols`); `lengths` and
-            `counts` (W,) int64 say how long each word is and how often it occurs.
+        laid_out: the words, from `lay_out`; used up.
         n_merges: stop after so many.
         min_frequency: stop when no pair occurs so often.
         max_token_length: make no token of more bytes than this; 0 for no limit.
@@ -81,7 +88,7 @@ def learn_from_arrays(
     Returns the merged pairs of ids, (M, 2) int32, M <= n_merges; merge i makes `n_symbols + i`. Of
     equally frequent pairs the one with the smaller left id is merged, then the smaller right id.
     """
-    symbols, starts = _lay_out(data, lengths)
+    symbols, starts, counts = laid_out
     control = np.zeros(2, np.int64)
     least, longest = max(min_frequency, 1), max_token_length or len(symbols)
     found: list[np.ndarray] = []

@@ -29,7 +29,7 @@ import numpy as np
 
 from minillm.errors import InputError
 from minillm.tokenizer.base import Text, Tokenizer, to_bytes, to_text
-from minillm.tokenizer.bpe_training import learn_from_arrays
+from minillm.tokenizer.bpe_training import lay_out, learn
 
 INSIDE = "##"
 UNKNOWN = "[UNK]"
@@ -245,4 +245,5 @@ def _learn(
     lengths = np.fromiter(map(len, words), np.int64, len(words))
     counts = np.fromiter(words.values(), np.int64, len(words))
     data = np.array(spelled, np.int32)
-    return learn_from_arrays(data, lengths, counts, n_merges, min_frequency, n_symbols=len(symbols))
+    laid_out = lay_out((data, lengths, counts))
+    return learn(laid_out, n_merges, min_frequency, n_symbols=len(symbols))
