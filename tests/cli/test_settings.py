@@ -121,7 +121,7 @@ def test_nanogpts_cpu_settings():
     assert (model.n_layer, model.n_head, model.d_model, model.block_size) == (4, 4, 128, 64)
     assert (model.dropout, model.bias, model.tie_weights) == (0.0, False, True)
     assert (train.batch_size, train.steps, train.warmup, train.clip) == (12, 2001, 100, 1.0)
-    assert (train.lr, train.min_lr, train.schedule) == (1e-3, 1e-4, "cosine")
+    assert (train.lr, train.min_lr, train.schedule) == (3e-3, 1e-4, "cosine")  # nanoGPT: 1e-3
     assert (train.beta1, train.beta2, train.eps, train.weight_decay) == (0.9, 0.99, 1e-8, 0.1)
     assert plan.data.validation == 0.1
 
