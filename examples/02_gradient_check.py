@@ -98,7 +98,7 @@ model = GPT(config, rng)
 ids = rng.integers(0, 17, (2, 9))
 largest = gradcheck(model, (ids[:, :-1], ids[:, 1:]))
 count = len(list(model.named_parameters()))
-print(f"   {count} parameters, largest relative difference {largest:.1e}")
+print(f"   {count} arrays of parameters, largest relative difference {largest:.1e}")
 print("   On the command line: minillm gradcheck")
 
 assert largest < 1e-5

@@ -10,7 +10,8 @@ again until one coordinate is left. And since any tensor on the way can be moved
 leaf can, the operation whose backward went wrong is found too: all gradients above it are right.
 
 A function with kinks (ReLU) may have one between x - h u and x + h u. So a difference counts only
-if it is there with a larger and a smaller h too.
+if it is there with a larger and a smaller h too. Exactly at a kink there is no derivative: the
+slopes to the left and to the right differ however small h is, and the error then says so.
 """
 
 from __future__ import annotations
@@ -47,14 +48,15 @@ def gradcheck(
 
     `gradcheck(function, inputs)`: `function(*inputs)` returns a tensor or several. Inputs that are
     floating-point arrays, or tensors that require gradients, are checked, as float64 copies; all
-    others are handed on as they are.
+    others are handed on as they are. An only input need not stand in a list.
 
     `gradcheck(model, batch)`: `model.loss(*batch)` is checked for every parameter; the parameters
     are float64 for the duration. Dropout may be on: all runs get the seeds of the first.
 
     `rng` chooses the directions. Returns the largest difference found, relative to the length of
     the gradient. Raises `GradientError`, which names the operation, the input, the index and both
-    numbers, where a difference exceeds `atol` + `rtol` times that length.
+    numbers, where a difference exceeds `atol` + `rtol` times that length by more than rounding can
+    explain, and `InputError` where there is nothing that could be checked.
 
     >>> gradcheck(lambda x: x.exp() * x, [np.array([0.5, -1.0])]) < 1e-6
     True
@@ -64,6 +66,7 @@ def gradcheck(
         with _in_float64(subject) as parameters:
             names = {f"parameter '{name}'": tensor for name, tensor in parameters}
             return _Check(lambda: subject.loss(*inputs), names, rng, rtol, atol).run()
+    inputs = [inputs] if hasattr(inputs, "dtype") else inputs
     arguments = [_float64(value) for value in inputs]
     names = {
         f"argument {i}": argument
@@ -109,8 +112,8 @@ class _Check:
         ):
             gradient = backend.array_module(leaf.array).zeros_like(leaf.array)
             gradient = gradient if found is None else found
-            difference = self._difference(leaf, gradient, self._direction(leaf.shape))
-            if not difference <= self._allowed(gradient):
+            difference, excess = self._difference(leaf, gradient, self._direction(leaf.shape))
+            if not excess <= self._allowed(gradient):
                 self._explain(name, leaf, gradient)
             worst = max(worst, difference / max(self._length(gradient), self.atol))
         return worst
@@ -123,34 +126,55 @@ class _Check:
             results = _as_tuple(self.function())
         return sum((r * w).sum() for r, w in zip(results, self.weights, strict=True))
 
-    def _slope(self, where: Tensor | int, direction: Array, step: float) -> tuple[float, float]:
-        """Central difference along `direction` of a leaf, or of the result of the n-th operation.
+    def _loss_at(self, where: Tensor | int, move: Array) -> float:
+        """The loss with a leaf, or the result of the n-th operation, changed by `move`."""
+        if isinstance(where, int):
+            with watching(_Nudge(where, move)):
+                return self._loss().item()
+        kept, where.array = where.array, where.array + move
+        try:
+            return self._loss().item()
+        finally:
+            where.array = kept
 
-        Also returns how far rounding of the two losses may have moved it.
-        """
-        ends = []
-        for move in (step * direction, -step * direction):
-            if isinstance(where, int):
-                with watching(_Nudge(where, move)):
-                    ends.append(self._loss().item())
-            else:
-                kept, where.array = where.array, where.array + move
-                try:
-                    ends.append(self._loss().item())
-                finally:
-                    where.array = kept
+    def _slope(self, where: Tensor | int, direction: Array, step: float) -> tuple[float, float]:
+        """Central difference along `direction`, and how far rounding of both losses may move it."""
+        ends = [self._loss_at(where, move) for move in (step * direction, -step * direction)]
         rounding = np.finfo(np.float64).eps * max(map(abs, ends)) / step
         return (ends[0] - ends[1]) / (2 * step), 4 * rounding
 
-    def _difference(self, where: Tensor | int, gradient: Array, direction: Array) -> float:
-        """How far the two sides are apart, with the step that brings them closest."""
-        expected, nearest = float((gradient * direction).sum()), float("inf")
+    def _difference(
+        self, where: Tensor | int, gradient: Array, direction: Array
+    ) -> tuple[float, float]:
+        """How far the two sides are apart, and how much of it is no rounding.
+
+        Both with the step that brings the sides closest.
+        """
+        expected, nearest = float((gradient * direction).sum()), (float("inf"), float("inf"))
         for step in STEPS:
             slope, rounding = self._slope(where, direction, step)
-            nearest = min(nearest, max(abs(slope - expected) - rounding, 0.0))  # NaN is not near
-            if nearest <= self._allowed(gradient):
+            difference = abs(slope - expected)
+            excess = max(difference - rounding, 0.0)
+            if excess < nearest[1]:  # NaN is not near
+                nearest = difference, excess
+            if nearest[1] <= self._allowed(gradient):
                 break
         return nearest
+
+    def _kink(self, where: Tensor | int, direction: Array) -> tuple[float, float] | None:
+        """The slopes to the left and to the right, if they do not meet as the step shrinks.
+
+        Where the second derivative exists, a step 100 times smaller brings them 100 times closer.
+        """
+        sides = []
+        for step in (1e-4, 1e-6):
+            low, middle, high = (self._loss_at(where, k * step * direction) for k in (-1, 0, 1))
+            sides.append(((middle - low) / step, (high - middle) / step))
+        (left, right), (near_left, near_right) = sides
+        rounding = 8 * np.finfo(np.float64).eps * abs(middle) / 1e-6
+        gap = abs(near_right - near_left)
+        is_kink = gap > abs(right - left) / 4 and gap > rounding + self.rtol * abs(near_right)
+        return (near_left, near_right) if is_kink else None
 
     def _allowed(self, gradient: Array) -> float:
         return self.atol + self.rtol * self._length(gradient)
@@ -178,24 +202,33 @@ class _Check:
             if found is None:
                 continue
             direction = self._direction(tensor.shape)
-            if not self._difference(place, found, direction) <= self._allowed(found):
+            if not self._difference(place, found, direction)[1] <= self._allowed(found):
                 wrong, node, dnode = place, tensor, found
                 break
-        index, expected = self._worst_index(wrong, dnode)
-        users = [
+        index, direction = self._worst_index(wrong, dnode)
+        users = " or ".join(
             f"'{user.op}' (its input {position})"
             for user in made
             for position, parent in enumerate(user.parents)
             if parent is node
-        ]
+        )
+        place = f"at index {index} of an input of shape {node.shape}"
+        if kink := self._kink(wrong, direction):
+            raise GradientError(
+                f"{users} has no derivative {place}: to the left the slope is {kink[0]:.6g}, to the"
+                f" right {kink[1]:.6g}. It is a kink, as ReLU has at 0; check {name} at other values"
+            )
         raise GradientError(
-            f"the backward of {' or '.join(users)} is wrong: at index {index} of an input of shape"
-            f" {node.shape} the gradient is {float(dnode[index]):.9g},"
-            f" but central differences give {expected:.9g}; this spoils the gradient of {name}"
+            f"the backward of {users} is wrong: {place}"
+            f" the gradient is {float(dnode[index]):.9g},"
+            f" but central differences give {self._slope(wrong, direction, STEPS[0])[0]:.9g};"
+            f" this spoils the gradient of {name}"
         )
 
-    def _worst_index(self, where: Tensor | int, gradient: Array) -> tuple[tuple[int, ...], float]:
-        """A coordinate where the two sides differ, found by halving; and its central difference."""
+    def _worst_index(
+        self, where: Tensor | int, gradient: Array
+    ) -> tuple[tuple[int, ...], Array]:
+        """A coordinate where the two sides differ, found by halving, and the direction to it."""
         places = np.flatnonzero(~np.isfinite(backend.to_numpy(gradient)))[:1]
         places = places if len(places) else np.arange(gradient.size)
         while len(places) > 1:
@@ -205,13 +238,12 @@ class _Check:
                 direction = np.zeros(gradient.size)
                 direction[half] = self.rng.standard_normal(len(half)) / len(half) ** 0.5
                 direction = backend.asarray(direction.reshape(gradient.shape))
-                errors.append(self._difference(where, gradient, direction))
+                errors.append(self._difference(where, gradient, direction)[1])
             places = halves[0] if not errors[0] < errors[1] else halves[1]
         direction = np.zeros(gradient.size)
         direction[places] = 1
-        direction = backend.asarray(direction.reshape(gradient.shape))
         index = tuple(int(i) for i in np.unravel_index(int(places[0]), gradient.shape))
-        return index, self._slope(where, direction, STEPS[0])[0]
+        return index, backend.asarray(direction.reshape(gradient.shape))
 
 
 class _Nudge:
@@ -227,7 +259,15 @@ class _Nudge:
 
 
 def _as_tuple(results: Any) -> tuple[Tensor, ...]:
-    return results if isinstance(results, tuple) else (results,)
+    """The results of the function, checked to be tensors."""
+    tensors = tuple(results) if isinstance(results, (tuple, list)) else (results,)
+    for tensor in tensors:
+        if not isinstance(tensor, Tensor):
+            raise InputError(
+                "the function to check returns a tensor or several,"
+                f" but this one returned a {type(tensor).__name__}"
+            )
+    return tensors
 
 
 def _float64(value: Any) -> Any:

@@ -253,13 +253,22 @@ def _leaf(kind: type[Tensor], array: Array, requires_grad: bool) -> Tensor:
 
 
 def grad(
-    output: Tensor, inputs: Sequence[Tensor], grad: Any = None, retain_graph: bool = False
-) -> list[Array | None]:
+    output: Tensor, inputs: Tensor | Sequence[Tensor], grad: Any = None, retain_graph: bool = False
+) -> Any:
     """d(output)/d(input) for each of `inputs`, leaves or not; no `.grad` is touched.
 
-    None stands for an input that `output` does not depend on. See `Tensor.backward` for `grad`.
+    `inputs` is a tensor, whose gradient is returned, or a sequence of tensors, for a list of
+    gradients. None stands for an input that `output` does not depend on. See `Tensor.backward` for
+    `grad`.
+
+    >>> x = Tensor(3.0, requires_grad=True)
+    >>> grad(x * x, x)
+    array(6., dtype=float32)
     """
-    return engine.gradients(output, _seed(output, grad), inputs, retain_graph)
+    alone = isinstance(inputs, Tensor)
+    wanted = [inputs] if alone else inputs
+    found = engine.gradients(output, _seed(output, grad), wanted, retain_graph)
+    return found[0] if alone else found
 
 
 def _seed(output: Tensor, grad: Any) -> Array:

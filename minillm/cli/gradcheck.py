@@ -37,8 +37,11 @@ def run(arguments: argparse.Namespace) -> None:
         shape = (arguments.rows, min(arguments.length, model.config.block_size))
         batch = [rng.integers(0, model.config.vocab_size, shape) for _ in ("ids", "targets")]
         worst = gradcheck(model, batch, rng=rng)
-        parameters = sum(1 for _ in model.parameters())
-        print(f"{what}: {parameters} parameters, largest relative difference {worst:.1e}")
+        arrays = sum(1 for _ in model.parameters())
+        print(
+            f"{what}: gradients of {arrays} arrays ({model.num_parameters():,} parameters) agree"
+            f" with central differences to {worst:.1e} of their length"
+        )
 
 
 def _model(what: str, dropout: float, rng: np.random.Generator) -> LanguageModel:

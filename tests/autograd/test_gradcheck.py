@@ -83,6 +83,32 @@ def test_kinks_are_no_errors_but_wrong_slopes_are() -> None:
         gradcheck(leaky, [x])
 
 
+@pytest.mark.parametrize(
+    ("function", "kink"),
+    [(F.relu, 0.0), (lambda x: F.relu((3 * x).exp() - 1), 0.0), (lambda x: F.relu(2 - x), 2.0)],
+)
+def test_exactly_at_a_kink_the_error_says_that_it_is_one(function: Any, kink: float) -> None:
+    x = np.array([[0.5, 1.0], [kink, 4.0]])
+    with pytest.raises(GradientError, match=r"no derivative at index \(1, 0\).*a kink") as caught:
+        gradcheck(function, [x])
+    assert "wrong" not in str(caught.value)
+    gradcheck(function, [x + 0.1])
+
+
+def test_a_steep_smooth_slope_is_no_kink() -> None:
+    with pytest.raises(GradientError, match="backward of 'cube'.* is wrong"):
+        gradcheck(lambda x: cube((300 * x).tanh(), 1, 1.5), [np.array([0.5, 0.001, 0.0])])
+
+
+def test_the_difference_is_reported_on_the_scale_of_the_gradient() -> None:
+    def slightly_off(x: Tensor) -> Tensor:
+        return record("off", x.array * 2, (x,), lambda dout: (dout * 2 * (1 + 5e-8),))
+
+    for scale in (1e-6, 1.0, 1e6):
+        difference = gradcheck(lambda x, s=scale: slightly_off(x) * s, normal(30))
+        assert 1e-9 < difference < 5e-8
+
+
 def test_integers_and_other_arguments_are_handed_on() -> None:
     ids = np.array([1, 0, 1])
     gradcheck(lambda weight, rows: F.embedding(weight, rows), [normal(2, 3), ids])
@@ -113,6 +139,12 @@ def test_what_cannot_be_checked_says_so() -> None:
         gradcheck(lambda x: x.detach(), [normal(3)])
     with pytest.raises(InputError, match="the result is float32"):
         gradcheck(lambda x: x.astype(np.float32), [normal(3)])
+    for nothing in (3.0, None, np.ones(3)):
+        kind = type(nothing).__name__
+        with pytest.raises(InputError, match=f"tensor or several, .* returned a {kind}"):
+            gradcheck(lambda x, result=nothing: result, [normal(3)])
+        with pytest.raises(InputError, match=f"returned a {kind}"):
+            gradcheck(lambda x, result=nothing: (x, result), normal(3))
 
 
 class Linear:
