@@ -66,6 +66,41 @@ def check_range(ids: Array, vocab_size: int, name: str) -> None:
         )
 
 
+def check_linear(x: Array, weight: Array, bias: Array | None = None) -> None:
+    """Raise `InputError` unless x (..., K), weight (N, K) and bias (N,) fit together.
+
+    The kernels trust the shapes: they would read beyond the end of an array that is too short.
+    """
+    if weight.ndim != 2 or x.ndim == 0 or x.shape[-1] != weight.shape[1]:
+        raise InputError(
+            f"linear takes x (..., K) and weight (N, K), but x is {x.shape}"
+            f" and weight {weight.shape}"
+        )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise InputError(
+            f"linear with a weight (N, K) of {weight.shape} takes a bias (N,),"
+            f" but it is {bias.shape}"
+        )
+
+
+def check_same(op: str, **given: Array) -> None:
+    """Raise `InputError` unless all arrays have one shape and one dtype."""
+    one, *others = given.values()
+    if any(other.shape != one.shape or other.dtype != one.dtype for other in others):
+        kinds = ", ".join(f"{name} {x.dtype} {x.shape}" for name, x in given.items())
+        raise InputError(f"{op} takes arrays of one shape and dtype, but these are {kinds}")
+
+
+def check_norm(op: str, x: Array, **given: Array | None) -> None:
+    """Raise `InputError` unless x is (..., C) and what is given for its channels is (C,)."""
+    for name, array in given.items():
+        if array is not None and array.shape != x.shape[-1:]:
+            raise InputError(
+                f"{op} of x (..., C) takes a {name} (C,), but x is {x.shape}"
+                f" and the {name} {array.shape}"
+            )
+
+
 def power_gradients(dout: Array, a: Array, b: Array, out: Array) -> tuple[Array, Array]:
     """d a**b = b a**(b-1) da + a**b log(a) db; where a <= 0 the second term is taken as 0."""
     xp = backend.array_module(a)

@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 
 from minillm import backend
-from minillm.autograd import seeds
-from minillm.autograd.arrays import check_range, integers
+from minillm.autograd import arrays, seeds
 from minillm.autograd.joining import concatenate, maximum, stack, where
 from minillm.autograd.losses import cross_entropy, linear_cross_entropy
 from minillm.autograd.tensor import Tensor, record
@@ -54,11 +53,13 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x (..., K) @ weight (N, K)^T + bias (N,) = (..., N)."""
     a, w, with_bias = x.array, weight.array, bias is not None
+    arrays.check_linear(a, w, bias.array if with_bias else None)
     out = linear_kernel.forward(a, w, bias.array if with_bias else None)
     parents = (x, weight, bias) if with_bias else (x, weight)
+    wanted = x.requires_grad, weight.requires_grad
 
-    def backward(dout: Array) -> tuple[Array, ...]:
-        dx, dweight, dbias = linear_kernel.backward(dout, a, w, with_bias)
+    def backward(dout: Array) -> tuple[Array | None, ...]:
+        dx, dweight, dbias = linear_kernel.backward(dout, a, w, with_bias, wanted)
         return (dx, dweight, dbias) if with_bias else (dx, dweight)
 
     return record("linear", out, parents, backward, saves="inputs")
@@ -69,9 +70,11 @@ def embedding(weight: Tensor, ids: Any) -> Tensor:
 
     Raises `InputError` for an id that is not one of 0 ... V - 1.
     """
-    rows = integers(ids)
+    rows = arrays.integers(ids)
+    if weight.ndim != 2:
+        raise InputError(f"embedding takes a weight (V, C), but it is {weight.shape}")
     vocab_size = weight.shape[0]
-    check_range(rows, vocab_size, "token")
+    arrays.check_range(rows, vocab_size, "token")
 
     def backward(dout: Array) -> tuple[Array]:
         return (embedding_kernel.backward(dout, rows, vocab_size),)
@@ -145,10 +148,11 @@ def _check_heads(q: Array, k: Array, v: Array) -> None:
     """Raise `InputError` for shapes that are no queries, keys and values of one attention."""
     fits = q.ndim == k.ndim == 4 and k.shape == v.shape
     fits = fits and q.shape[0] == k.shape[0] and q.shape[3] == k.shape[3]
+    fits = fits and q.dtype == k.dtype == v.dtype
     if not fits or (k.shape[1] == 0) != (q.shape[1] == 0) or q.shape[1] % max(1, k.shape[1]):
         raise InputError(
-            "attention takes q (B, H, T, D) and k, v (B, G, S, D), H a multiple of G; these are"
-            f" {q.shape}, {k.shape} and {v.shape}"
+            "attention takes q (B, H, T, D) and k, v (B, G, S, D) of one dtype, H a multiple of G;"
+            f" these are {q.dtype} {q.shape}, {k.dtype} {k.shape} and {v.dtype} {v.shape}"
         )
 
 
@@ -182,6 +186,13 @@ def rotary(x: Tensor, cos: Array, sin: Array) -> Tensor:
 
     `cos`, `sin` (B or 1, T, D / 2) are `kernels.rotary.tables(positions, D, theta)`.
     """
+    B, _, T, D = x.shape
+    for table in (cos, sin):
+        if table.shape not in ((B, T, D // 2), (1, T, D // 2)):
+            raise InputError(
+                f"rotary of x (B, H, T, D) takes tables (B or 1, T, D / 2), but x is {x.shape}"
+                f" and a table {table.shape}"
+            )
 
     def backward(dout: Array) -> tuple[Array]:
         return (rotary_kernel.backward(dout, cos, sin),)
@@ -197,8 +208,9 @@ def layer_norm(
     x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> Tensor:
     """(x - mean) / sqrt(variance + eps) * weight + bias over the last axis of x (..., C)."""
-    a, w = x.array, None if weight is None else weight.array
-    out, mean, rstd = layer_norm_kernel.forward(a, w, None if bias is None else bias.array, eps)
+    a, w, b = x.array, *(None if tensor is None else tensor.array for tensor in (weight, bias))
+    arrays.check_norm("layer_norm", a, weight=w, bias=b)
+    out, mean, rstd = layer_norm_kernel.forward(a, w, b, eps)
     given = (True, weight is not None, bias is not None)
 
     def backward(dout: Array) -> list[Array]:
@@ -212,6 +224,7 @@ def layer_norm(
 def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-6) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight over the last axis of x (..., C)."""
     a, w = x.array, weight.array
+    arrays.check_norm("rms_norm", a, weight=w)
     out, rstd = rms_norm_kernel.forward(a, w, eps)
 
     def backward(dout: Array) -> tuple[Array, Array]:
@@ -256,6 +269,7 @@ def silu(x: Tensor) -> Tensor:
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) * up of each element, both of one shape."""
     a, b = gate.array, up.array
+    arrays.check_same("swiglu", gate=a, up=b)
 
     def backward(dout: Array) -> tuple[Array, Array]:
         return swiglu_kernel.backward(dout, a, b)

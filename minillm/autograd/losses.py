@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from minillm import backend
-from minillm.autograd.arrays import check_range, integers
+from minillm.autograd.arrays import check_linear, check_range, integers
 from minillm.autograd.engine import graph_is_retained
 from minillm.autograd.tensor import Tensor, guard_of, is_recording, record
 from minillm.backend import Array
@@ -77,23 +77,27 @@ def linear_cross_entropy(
     Both gradients are made slice by slice in the forward pass, while a slice's logits are there;
     under `no_grad` they are not made. Raises `InputError` as `cross_entropy` does.
     """
+    check_linear(x.array, weight.array)
     V, C = weight.shape
     xp, shape = backend.array_module(x.array), x.shape
     labels = _labels(targets, shape[:-1], V)
     rows = x.array.reshape(labels.size, C)
     scale = _loss_scale(rows, labels, weights, normalizer)
-    with_grad = is_recording() and (x.requires_grad or weight.requires_grad)
+    wanted = tuple(is_recording() and tensor.requires_grad for tensor in (x, weight))
     losses, dx, dweight = linear_cross_entropy_kernel.forward(
-        rows, weight.array, labels, scale, with_grad
+        rows, weight.array, labels, scale, wanted
     )
+    dx = None if dx is None else dx.reshape(shape)
 
-    def backward(dout: Array) -> tuple[Array, Array]:
-        if graph_is_retained():  # the two are needed again
-            return (dx * dout).reshape(shape), dweight * dout
+    def backward(dout: Array) -> list[Array | None]:
+        made = (dx, dweight)
+        if graph_is_retained():  # they are needed again
+            return [None if part is None else part * dout for part in made]
         if float(dout) != 1:
-            xp.multiply(dx, dout, out=dx)
-            xp.multiply(dweight, dout, out=dweight)
-        return dx.reshape(shape), dweight
+            for part in made:
+                if part is not None:
+                    xp.multiply(part, dout, out=part)
+        return list(made)
 
     out = (losses * scale).sum()
     return record("linear_cross_entropy", out, (x, weight), backward, saves="nothing")

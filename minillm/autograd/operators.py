@@ -108,8 +108,10 @@ class Operators:
         if b.ndim == 1:
             return (self @ other.reshape(-1, 1)).reshape(a.shape[:-1])
 
-        def backward(dout: Array) -> tuple[Array, Array]:
-            return matmul.backward(dout, a, b)
+        wanted = self.requires_grad, other.requires_grad
+
+        def backward(dout: Array) -> tuple[Array | None, Array | None]:
+            return matmul.backward(dout, a, b, wanted)
 
         return self._record("matmul", matmul.forward(a, b), (self, other), backward, saves="inputs")
 

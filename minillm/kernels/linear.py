@@ -22,6 +22,9 @@ from minillm.jit import jit, prange
 from minillm.kernels.layout import PART, rows
 from minillm.kernels.matmul import product, product_reference
 
+Wanted = tuple[bool, bool]  # whether the gradients of x and of weight are
+Gradients = tuple[Array | None, Array | None, Array | None]
+
 # ------------------------------------------------------------------------------- reference
 
 
@@ -32,13 +35,16 @@ def forward_reference(x: Array, weight: Array, bias: Array | None = None) -> Arr
 
 
 def backward_reference(
-    dout: Array, x: Array, weight: Array, with_bias: bool
-) -> tuple[Array, Array, Array | None]:
-    """Gradients of x, weight and bias (None without one)."""
+    dout: Array, x: Array, weight: Array, with_bias: bool, wanted: Wanted = (True, True)
+) -> Gradients:
+    """Gradients of x, weight and bias; None for those that nobody wants."""
     halved = backend.bfloat16_products(dout, x, weight)
     flat = dout.reshape(math.prod(dout.shape[:-1]), weight.shape[0])
-    dx = product_reference(flat, weight, halved).reshape(x.shape)
-    dweight = product_reference(flat.T, x.reshape(len(flat), weight.shape[1]), halved)
+    dx = dweight = None
+    if wanted[0]:
+        dx = product_reference(flat, weight, halved).reshape(x.shape)
+    if wanted[1]:
+        dweight = product_reference(flat.T, x.reshape(len(flat), weight.shape[1]), halved)
     return dx, dweight, flat.sum(axis=0) if with_bias else None
 
 
@@ -58,12 +64,15 @@ def forward_fast(x: Array, weight: Array, bias: Array | None = None) -> Array:
 
 
 def backward_fast(
-    dout: Array, x: Array, weight: Array, with_bias: bool
-) -> tuple[Array, Array, Array | None]:
+    dout: Array, x: Array, weight: Array, with_bias: bool, wanted: Wanted = (True, True)
+) -> Gradients:
     halved = backend.bfloat16_products(dout, x, weight)
     flat = dout.reshape(math.prod(dout.shape[:-1]), weight.shape[0])
-    dx = product(flat, weight, bfloat16=halved).reshape(x.shape)
-    dweight = product(flat.T, x.reshape(len(flat), weight.shape[1]), bfloat16=halved)
+    dx = dweight = None
+    if wanted[0]:
+        dx = product(flat, weight, bfloat16=halved).reshape(x.shape)
+    if wanted[1]:
+        dweight = product(flat.T, x.reshape(len(flat), weight.shape[1]), bfloat16=halved)
     return dx, dweight, _sum_of_rows(flat) if with_bias else None
 
 
@@ -108,9 +117,13 @@ def forward(x: Array, weight: Array, bias: Array | None = None) -> Array:
 
 
 def backward(
-    dout: Array, x: Array, weight: Array, with_bias: bool
-) -> tuple[Array, Array, Array | None]:
-    """Gradients (dx, dweight, dbias or None) for the upstream gradient dout (..., N)."""
+    dout: Array, x: Array, weight: Array, with_bias: bool, wanted: Wanted = (True, True)
+) -> Gradients:
+    """Gradients (dx, dweight, dbias) for the upstream gradient dout (..., N).
+
+    None stands for dbias without a bias, and for dx or dweight where `wanted` says that nobody
+    needs it: a frozen layer costs half.
+    """
     if backend.fast(dout, x, weight):
-        return backward_fast(dout, x, weight, with_bias)
-    return backward_reference(dout, x, weight, with_bias)
+        return backward_fast(dout, x, weight, with_bias, wanted)
+    return backward_reference(dout, x, weight, with_bias, wanted)

@@ -33,25 +33,31 @@ SLICE = 1 << 24  # most logits at a time: 64 MB in float32, enough rows to keep 
 
 
 def forward(
-    x: Array, weight: Array, targets: Array, scale: Array, with_grad: bool = True
+    x: Array,
+    weight: Array,
+    targets: Array,
+    scale: Array,
+    wanted: tuple[bool, bool] = (True, True),
 ) -> tuple[Array, Array | None, Array | None]:
     """The losses (N,), and the gradients of sum(scale * losses) for `x` and `weight`.
 
     `x` (N, C), `weight` (V, C), `targets` (N,) whole numbers below V or -100, `scale` (N,). The
-    losses are not scaled. Without `with_grad` the gradients are not made, and None stands for them.
+    losses are not scaled. A gradient that, as `wanted` says, nobody needs is not made: None.
     """
     xp, halved = backend.array_module(x), backend.bfloat16_products(x, weight)
     losses = xp.zeros(len(x), x.dtype)
-    dx = xp.empty(x.shape, x.dtype) if with_grad else None
-    dweight = xp.zeros(weight.shape, weight.dtype) if with_grad else None
+    dx = xp.empty(x.shape, x.dtype) if wanted[0] else None
+    dweight = xp.zeros(weight.shape, weight.dtype) if wanted[1] else None
     logits = xp.empty((slice_rows(*x.shape[:1], *weight.shape[:1]), len(weight)), x.dtype)
     for start in range(0, len(x), len(logits)):
         part = slice(start, min(start + len(logits), len(x)))
         scores = matmul.product(x[part], weight.T, logits[: part.stop - start], bfloat16=halved)
         losses[part], lse = cross_entropy.forward(scores, targets[part])
-        if with_grad:
+        if any(wanted):
             cross_entropy.backward(scale[part], scores, targets[part], lse, out=scores)
+        if wanted[0]:
             matmul.product(scores, weight, out=dx[part], bfloat16=halved)
+        if wanted[1]:
             matmul.product(scores.T, x[part], dweight, accumulate=start > 0, bfloat16=halved)
     return losses, dx, dweight
 

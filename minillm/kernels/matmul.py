@@ -168,12 +168,19 @@ def forward(a: Array, b: Array) -> Array:
     return product(a, b)
 
 
-def backward(dout: Array, a: Array, b: Array) -> tuple[Array, Array]:
-    """Gradients of a (..., M, K) and b (..., K, N) for the upstream gradient dout (..., M, N)."""
-    if b.ndim == 2 and a.ndim > 2:  # one product over all rows, instead of one a matrix and a sum
+def backward(
+    dout: Array, a: Array, b: Array, wanted: tuple[bool, bool] = (True, True)
+) -> tuple[Array | None, Array | None]:
+    """Gradients of a (..., M, K) and b (..., K, N) for the upstream gradient dout (..., M, N).
+
+    None stands for one that, as `wanted` says, nobody needs.
+    """
+    da = db = None
+    if wanted[0]:
+        da = sum_to(product(dout, b.swapaxes(-1, -2)), a.shape)
+    if wanted[1] and b.ndim == 2:  # one product over all rows, instead of one a matrix and a sum
         rows = a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
         db = product(rows.T, dout.reshape(len(rows), dout.shape[-1]))
-        return product(dout, b.T), db
-    da = product(dout, b.swapaxes(-1, -2))
-    db = product(a.swapaxes(-1, -2), dout)
-    return sum_to(da, a.shape), sum_to(db, b.shape)
+    elif wanted[1]:
+        db = sum_to(product(a.swapaxes(-1, -2), dout), b.shape)
+    return da, db

@@ -223,15 +223,17 @@ def _attention_flops(products: int, q: Any, first: Any, last: Any) -> float:
 
 _FLOPS: dict[str, Callable[..., float]] = {
     "linear.forward": _linear_flops,
-    "linear.backward": lambda dout, x, weight, *_: 2 * _linear_flops(x, weight),
+    "linear.backward": lambda dout, x, weight, with_bias, wanted=(True, True): (
+        sum(wanted) * _linear_flops(x, weight)
+    ),
     "matmul.forward": _matmul_flops,
-    "matmul.backward": lambda dout, a, b: 2 * _matmul_flops(a, b),
+    "matmul.backward": lambda dout, a, b, wanted=(True, True): sum(wanted) * _matmul_flops(a, b),
     "attention.forward": lambda q, k, v, first, last, *_: _attention_flops(2, q, first, last),
     "attention.backward": lambda dout, q, k, v, out, lse, first, last, *_: _attention_flops(
         5, q, first, last
     ),
-    "linear_cross_entropy.forward": lambda x, weight, targets, scale=None, with_grad=True: (
-        _linear_flops(x, weight) * (3 if with_grad else 1)
+    "linear_cross_entropy.forward": lambda x, weight, targets, scale, wanted=(True, True): (
+        _linear_flops(x, weight) * (1 + sum(wanted))
     ),
 }
 

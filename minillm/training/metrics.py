@@ -89,7 +89,7 @@ def text_loss(
     flat = backend.asarray(targets).reshape(-1)
     ones = backend.array_module(hidden).ones(len(flat), hidden.dtype)
     losses, _, _ = linear_cross_entropy.forward(
-        hidden.reshape(len(flat), -1), model.output_weight.array, flat, ones, with_grad=False
+        hidden.reshape(len(flat), -1), model.output_weight.array, flat, ones, wanted=(False, False)
     )
     counted = targets[targets >= 0]
     size = None if lengths is None else int(lengths[counted].sum())

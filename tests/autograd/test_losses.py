@@ -68,9 +68,9 @@ def test_the_mean_over_no_tokens_is_zero() -> None:
 def test_no_gradients_are_made_where_nobody_wants_them(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel, wanted = losses.linear_cross_entropy_kernel.forward, []
 
-    def forward(x: Any, weight: Any, targets: Any, scale: Any, with_grad: bool) -> Any:
-        wanted.append(with_grad)
-        return kernel(x, weight, targets, scale, with_grad)
+    def forward(x: Any, weight: Any, targets: Any, scale: Any, which: tuple[bool, bool]) -> Any:
+        wanted.append(which)
+        return kernel(x, weight, targets, scale, which)
 
     monkeypatch.setattr(losses.linear_cross_entropy_kernel, "forward", forward)
     x, weight = leaves()
@@ -78,8 +78,21 @@ def test_no_gradients_are_made_where_nobody_wants_them(monkeypatch: pytest.Monke
         quiet = F.linear_cross_entropy(x, weight, TARGETS)
     F.linear_cross_entropy(x.detach(), weight.detach(), TARGETS)
     recorded = F.linear_cross_entropy(x, weight, TARGETS)
-    assert wanted == [False, False, True]
+    assert wanted == [(False, False), (False, False), (True, True)]
     assert quiet.item() == recorded.item()
+
+
+@pytest.mark.parametrize("frozen", [0, 1])
+def test_a_frozen_input_costs_nothing_and_changes_nothing(frozen: int) -> None:
+    expected, both = leaves(), leaves()
+    F.linear_cross_entropy(*expected, TARGETS).backward()
+    both[frozen].requires_grad = False
+    loss = F.linear_cross_entropy(*both, TARGETS)
+    loss.backward(retain_graph=True)
+    np.testing.assert_array_equal(both[1 - frozen].grad, expected[1 - frozen].grad)
+    loss.backward(2.0)
+    np.testing.assert_allclose(both[1 - frozen].grad, 3 * expected[1 - frozen].grad, rtol=1e-14)
+    assert both[frozen].grad is None
 
 
 def test_the_kept_gradients_are_scaled_once_per_pass() -> None:

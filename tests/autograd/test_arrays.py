@@ -1,0 +1,69 @@
+"""What does not fit is refused before a kernel sees it, and what nobody needs is not computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import minillm.autograd.functional as F
+from minillm.autograd import Tensor
+from minillm.errors import InputError
+from minillm.kernels import linear, matmul
+
+
+def ones(*shape: int, dtype: Any = np.float32) -> Tensor:
+    return Tensor(np.ones(shape, dtype))
+
+
+TABLE = np.ones((1, 3, 2), np.float32)
+MISFITS: list[tuple[Callable[[], Any], str]] = [
+    (lambda: F.linear(ones(2, 3), ones(4, 5)), r"x is \(2, 3\) and weight \(4, 5\)"),
+    (lambda: F.linear(ones(2, 3), ones(3)), r"x is \(2, 3\) and weight \(3,\)"),
+    (lambda: F.linear(ones(), ones(4, 1)), r"x is \(\) and weight"),
+    (lambda: F.linear(ones(2, 3), ones(4, 3), ones(3)), r"bias \(N,\), but it is \(3,\)"),
+    (lambda: F.linear(ones(2, 3), ones(4, 3), ones(1)), r"bias \(N,\), but it is \(1,\)"),
+    (lambda: F.linear_cross_entropy(ones(1, 3), ones(4, 5), [0]), r"x is \(1, 3\) and weight"),
+    (lambda: F.embedding(ones(2, 3, 1), [0]), r"weight \(V, C\), but it is \(2, 3, 1\)"),
+    (lambda: F.layer_norm(ones(2, 3), ones(4)), r"x is \(2, 3\) and the weight \(4,\)"),
+    (lambda: F.layer_norm(ones(2, 3), ones(3), ones(1)), r"and the bias \(1,\)"),
+    (lambda: F.rms_norm(ones(2, 3), ones(2)), r"rms_norm .* the weight \(2,\)"),
+    (lambda: F.swiglu(ones(2, 3), ones(2, 1)), r"gate float32 \(2, 3\), up float32 \(2, 1\)"),
+    (lambda: F.swiglu(ones(2), ones(2, dtype=np.float64)), "up float64"),
+    (lambda: F.rotary(ones(1, 2, 4, 4), TABLE, TABLE), r"\(1, 2, 4, 4\) and a table \(1, 3, 2\)"),
+    (
+        lambda: F.attention(ones(1, 1, 2, 4), ones(1, 1, 2, 4, dtype=np.float64), ones(1, 1, 2, 4)),
+        r"float64 \(1, 1, 2, 4\)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("call", "words"), MISFITS)
+def test_shapes_that_do_not_fit_are_named(call: Callable[[], Any], words: str) -> None:
+    """Compiled kernels trust the shapes: they would read beyond the end of an array."""
+    with pytest.raises(InputError, match=words):
+        call()
+
+
+@pytest.mark.parametrize("frozen", [0, 1])
+@pytest.mark.parametrize(
+    ("operation", "module"), [(F.linear, linear), (lambda a, b: a @ b.T, matmul)]
+)
+def test_products_for_inputs_that_need_no_gradient_are_not_made(
+    operation: Callable, module: Any, frozen: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leaves() -> list[Tensor]:
+        rng = np.random.default_rng(0)
+        return [Tensor(rng.standard_normal(s), requires_grad=True) for s in ((2, 5, 3), (4, 3))]
+
+    expected, given = leaves(), leaves()
+    operation(*expected).sum().backward()
+    given[frozen].requires_grad = False
+    out = operation(*given)
+    products, product = [], module.product
+    monkeypatch.setattr(module, "product", lambda *a, **k: products.append(a) or product(*a, **k))
+    out.sum().backward()
+    assert len(products) == 1
+    np.testing.assert_array_equal(given[1 - frozen].grad, expected[1 - frozen].grad)
