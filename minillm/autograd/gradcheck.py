@@ -215,8 +215,8 @@ class _Check:
         place = f"at index {index} of an input of shape {node.shape}"
         if kink := self._kink(wrong, direction):
             raise GradientError(
-                f"{users} has no derivative {place}: to the left the slope is {kink[0]:.6g}, to the"
-                f" right {kink[1]:.6g}. It is a kink, as ReLU has at 0; check {name} at other values"
+                f"{users} has no derivative {place}: to the left the slope is {kink[0]:.6g},"
+                f" to the right {kink[1]:.6g}. It is a kink, as ReLU has at 0; check {name} at other values"
             )
         raise GradientError(
             f"the backward of {users} is wrong: {place}"
