@@ -216,7 +216,8 @@ class _Check:
         if kink := self._kink(wrong, direction):
             raise GradientError(
                 f"{users} has no derivative {place}: to the left the slope is {kink[0]:.6g},"
-                f" to the right {kink[1]:.6g}. It is a kink, as ReLU has at 0; check {name} at other values"
+                f" to the right {kink[1]:.6g}. It is a kink, as ReLU has at 0; check {name}"
+                " at other values"
             )
         raise GradientError(
             f"the backward of {users} is wrong: {place}"
