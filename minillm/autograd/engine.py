@@ -78,7 +78,7 @@ def _walk(
     """
     outer, _pass.retained = _pass.retained, retain_graph
     sums = Sums()
-    sums.add(output, seed, True)
+    sums.add(output, seed, False)  # it may be the caller's
     try:
         while sums.heap:
             node, gradient, own = sums.pop()
@@ -110,6 +110,9 @@ class Sums:
         elif known[2]:
             total = known[1]
             total += part
+        elif own:
+            part += known[1]
+            self.waiting[place] = (node, part, True)
         else:
             total = known[1] + part
             if isinstance(total, np.generic):  # NumPy's answer where 0-d arrays went in

@@ -57,8 +57,9 @@ def cross_entropy(
     def backward(dout: Array) -> tuple[Array]:
         dlosses = dout.reshape(-1) * scale
         over = guard is not None and not graph_is_retained() and guard.spend("cross_entropy")
-        dlogits = cross_entropy_kernel.backward(dlosses, rows, labels, lse, rows if over else None)
-        return (dlogits.reshape(*shape, V),)
+        dlogits = rows if over else backend.array_module(rows).empty((*shape, V), rows.dtype)
+        cross_entropy_kernel.backward(dlosses, rows, labels, lse, dlogits.reshape(rows.shape))
+        return (dlogits.reshape(*shape, V) if over else dlogits,)  # an array of its own, no view
 
     return record("cross_entropy", out, (logits,), backward, saves="inputs")
 

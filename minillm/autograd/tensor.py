@@ -272,7 +272,7 @@ def grad(
 
 
 def _seed(output: Tensor, grad: Any) -> Array:
-    """The gradient that a backward pass starts from, checked; an array of our own."""
+    """The gradient that a backward pass starts from, checked; it may be the caller's own array."""
     if not output.requires_grad:
         raise GraphError("nothing to differentiate: no input of this tensor has requires_grad=True")
     if grad is None:
@@ -282,7 +282,7 @@ def _seed(output: Tensor, grad: Any) -> Array:
                 " final scalar with respect to it; or reduce it first, with .sum() or .mean()"
             )
         return backend.array_module(output.array).ones(output.shape, output.dtype)
-    array = backend.module().array(getattr(grad, "array", grad), dtype=output.dtype)
+    array = backend.asarray(getattr(grad, "array", grad), dtype=output.dtype)
     if array.shape != output.shape:
         raise GraphError(f"grad of shape {array.shape} for a tensor of shape {output.shape}")
     return array
