@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from minillm.data.documents import read_documents
+from minillm.data.reading import read_documents
 from minillm.errors import InputError
 from minillm.evaluation import perplexity
 from minillm.training.checkpoint import load_run

@@ -16,8 +16,9 @@ from minillm.cli.train import Plan
 from minillm.data import python_docs
 from minillm.data import questions as question_files
 from minillm.data.batches import Batches
-from minillm.data.documents import read_documents, write_documents
+from minillm.data.documents import write_documents
 from minillm.data.questions import Question
+from minillm.data.reading import read_documents
 from minillm.errors import InputError
 from minillm.evaluation import perplexity
 from minillm.evaluation.answers import answers, is_right

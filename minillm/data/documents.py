@@ -1,6 +1,9 @@
-"""Documents: what every reader of text yields, how a folder is read, and how a corpus is split.
+"""Documents: the one kind of record, how records are kept, and how a corpus is split.
 
 A document is one piece of text that stands by itself: a file, an article, a module's documentation.
+Whatever a stage does not let through is kept beside the rest, as a `Rejected` with the rule that
+rejected it and the value that it found.
+
 The split into training and validation text is made of whole documents where there are enough of
 them, so that the validation loss is measured on text that no neighbouring sentence gave away.
 """
@@ -8,6 +11,7 @@ them, so that the validation loss is measured on text that no neighbouring sente
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -18,8 +22,8 @@ from pathlib import Path
 
 from minillm.errors import InputError
 
-TEXT_SUFFIXES = (".txt", ".md", ".rst", ".text", ".markdown")
 ENOUGH_DOCUMENTS = 20  # below this, the end of every document is held out instead
+UNREADABLE = "unreadable"  # the rule that rejects what a reader could make nothing of
 
 
 @dataclass(frozen=True)
@@ -31,52 +35,46 @@ class Document:
     metadata: dict[str, str] = field(default_factory=dict)
 
 
-def read_documents(paths: Iterable[str | os.PathLike[str]]) -> list[Document]:
-    """Read text files, and the text files under folders, in a fixed order.
+@dataclass(frozen=True)
+class Rejected:
+    """A document that a rule did not let through, and what the rule found."""
 
-    A file that is named is read whatever its suffix; under a folder, those of `TEXT_SUFFIXES` are.
+    document: Document
+    rule: str
+    value: float | str
 
-    Raises:
-        InputError: where a path is missing, is not UTF-8 text, or nothing was found at all.
+
+# ---------------------------------------------------------------------------- records on disk
+
+
+def to_line(record: Document | Rejected) -> str:
+    """A record as a line of JSON, with its end.
+
+    >>> to_line(Rejected(Document("Hi.", "a.txt"), "min_words", 1))
+    '{"text": "Hi.", "source": "a.txt", "metadata": {}, "rule": "min_words", "value": 1}\\n'
     """
-    paths = [Path(path) for path in paths]
-    documents = []
-    for path in paths:
-        for file in _files(path):
-            text = _read(file)
-            if text.strip():
-                documents.append(Document(text, source=str(file)))
-    if not documents:
-        names = ", ".join(map(str, paths)) or "no path"
-        raise InputError(f"no text in {names}; give files of text, or folders with *.txt or *.md")
-    return documents
+    document = record.document if isinstance(record, Rejected) else record
+    fields = {"text": document.text, "source": document.source, "metadata": document.metadata}
+    if isinstance(record, Rejected):
+        fields |= {"rule": record.rule, "value": record.value}
+    return json.dumps(fields, ensure_ascii=False) + "\n"
 
 
-def _files(path: Path) -> Iterator[Path]:
-    if path.is_dir():
-        found = (file for file in path.rglob("*") if file.suffix.lower() in TEXT_SUFFIXES)
-        yield from sorted(file for file in found if file.is_file())
-    elif path.exists():
-        yield path
-    else:
-        raise InputError(f"{path} does not exist; give a file of text or a folder of them")
+def from_line(line: str | bytes) -> Document | Rejected:
+    """The record that `to_line` wrote."""
+    found = json.loads(line)
+    document = Document(found["text"], found["source"], found["metadata"])
+    return Rejected(document, found["rule"], found["value"]) if "rule" in found else document
 
 
-def _read(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path} is not UTF-8 text (byte {error.start} is {data[error.start]:#04x}); "
-            "convert it, or leave it out"
-        ) from error
-    if "\0" in text:
-        raise InputError(f"{path} holds NUL bytes: it is a binary file, not text")
-    return text
+def read_lines(path: str | os.PathLike[str]) -> Iterator[Document | Rejected]:
+    """The records of a file of lines, one at a time."""
+    with open(path, "rb") as file:
+        for line in file:
+            yield from_line(line)
+
+
+# ----------------------------------------------------------------------------- files of text
 
 
 def write_documents(folder: str | os.PathLike[str], documents: Iterable[Document]) -> Path:

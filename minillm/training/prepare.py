@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from minillm import tokenizer
-from minillm.data.documents import Document, read_documents, split_documents
+from minillm.data.documents import Document, split_documents
+from minillm.data.reading import read_documents
 from minillm.data.shards import INDEX, TokenDataset, read_index, write_tokens
 from minillm.errors import InputError
 from minillm.tokenizer import BPETokenizer, CharTokenizer, Tokenizer, WordTokenizer

@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minillm.data.documents import Document, read_documents, split_documents, write_documents
+from minillm.data.documents import (
+    Document,
+    Rejected,
+    from_line,
+    split_documents,
+    to_line,
+    write_documents,
+)
+from minillm.data.reading import read_documents
 from minillm.errors import InputError
 
 
@@ -19,7 +27,7 @@ def test_a_folder_is_read_in_order_and_a_named_file_whatever_its_suffix(tmp_path
 
 @pytest.mark.parametrize(
     ("content", "complaint"),
-    [(b"", "no text in"), (b"\xff\xfe\x00", "not UTF-8"), (b"a\x00b", "NUL bytes")],
+    [(b"", "no text in"), (b"\xff\x00", "not UTF-8"), (b"a\x00b", "NUL bytes")],
 )
 def test_what_is_not_text_is_one_clear_line(tmp_path: Path, content: bytes, complaint: str) -> None:
     path = tmp_path / "odd.txt"
@@ -29,6 +37,15 @@ def test_what_is_not_text_is_one_clear_line(tmp_path: Path, content: bytes, comp
     assert "odd.txt" in str(error.value)
     with pytest.raises(InputError, match="does not exist"):
         read_documents([tmp_path / "nowhere"])
+
+
+@given(st.text(st.characters(codec="utf-8")), st.floats(allow_nan=False))
+def test_records_come_back_from_their_lines(text: str, value: float) -> None:
+    document = Document(text, "a.txt", {"url": text})
+    assert from_line(to_line(document)) == document
+    assert to_line(document).count("\n") == 1
+    rejected = Rejected(document, "min_words", value)
+    assert from_line(to_line(rejected).encode()) == rejected
 
 
 texts = st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=40), max_size=40)
