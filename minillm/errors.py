@@ -1,4 +1,11 @@
-"""The errors a user can cause, each one sentence: what came, what was needed, what to do."""
+"""The errors a user can cause, each one sentence: what came, what was needed, what to do.
+
+Below them, words that such sentences share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
 
 
 class MiniLLMError(Exception):
@@ -22,3 +29,27 @@ class GraphError(MiniLLMError, RuntimeError):
 
 class CheckpointError(MiniLLMError, ValueError):
     """A run folder or checkpoint file that cannot be read, or is of another model."""
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """The end of a sentence about a word that is not among `choices`: the most similar one, or all.
+
+    >>> "no model is called 'lama'" + nearest("lama", ["gpt", "llama"])
+    "no model is called 'lama'; did you mean 'llama'?"
+    """
+    import difflib  # only a mistake needs it
+
+    choices = list(choices)
+    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; there are {', '.join(choices)}" if choices else ""
+
+
+def counted(number: int, noun: str) -> str:
+    """`number` of what `noun` names, in the plural where it is not one.
+
+    >>> counted(1, "document"), counted(1200, "document")
+    ('1 document', '1,200 documents')
+    """
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -1,12 +1,15 @@
-"""Writing files so that a reader never sees half of one."""
+"""Writing files so that a reader never sees half of one, and one writer to a folder."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from minillm.errors import InputError
 
 
 @contextlib.contextmanager
@@ -28,10 +31,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary = Path(name)
         try:
             yield temporary
-            _flush(temporary)
+            flush(temporary)
             temporary.chmod(0o666 & ~_umask())
             os.replace(temporary, target)
-            _flush(target.parent)
+            flush(target.parent)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -55,8 +58,8 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def _flush(path: Path) -> None:
-    """Ask the system to put a file or a directory entry on the disk (directories: where it can)."""
+def flush(path: Path) -> None:
+    """Put a file, or the names in a directory, on the disk, so that a power cut spares them."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:
@@ -67,6 +70,33 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def delete(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it; nothing where there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock; the system lets go of it when the process ends, however it ends.
+
+    Raises `InputError` where another process holds it.
+    """
+    try:
+        import fcntl  # not on Windows, where two writers in one folder are the user's to avoid
+    except ImportError:
+        yield
+        return
+    with open(folder / ".lock", "w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"another process is training in {folder}; wait for it") from error
+        yield
 
 
 def _umask() -> int:

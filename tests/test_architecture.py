@@ -49,7 +49,7 @@ def below(floor: int) -> set[str]:
 MAY_IMPORT: dict[str, set[str]] = {
     "backend": {"errors"},
     "errors": set(),
-    "files": set(),
+    "files": {"errors"},
     "jit": {"backend"},
     "kernels": GROUND,
     "autograd": GROUND | {"kernels"},

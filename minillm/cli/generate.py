@@ -12,10 +12,9 @@ from minillm.errors import InputError
 from minillm.inference.generate import Token, stream
 from minillm.inference.sampling import SamplingConfig
 from minillm.tokenizer import Tokenizer
-from minillm.tokenizer.chat import SPECIAL_TOKENS
 from minillm.training.checkpoint import load_run
+from minillm.training.prepare import start_of_text
 
-END_OF_TEXT = SPECIAL_TOKENS[0]
 HELP = {
     "temperature": "below 1 safer, above 1 more varied; 0: always the likeliest token",
     "top_k": "choose among the k likeliest tokens",
@@ -30,7 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe `minillm generate`."""
     parser.add_argument("run_folder", type=Path, help="a run folder, or a checkpoint inside one")
     parser.add_argument(
-        "--prompt", action="append", help="a text to go on from; give it again for more texts"
+        "--prompt",
+        action="append",
+        help="a text to go on from; give it again for more texts;\n"
+        "left out or empty: the text begins from nothing",
     )
     parser.add_argument("--ids", action="append", help="a prompt as token ids, as in '15 7 92'")
     parser.add_argument(
@@ -80,14 +82,14 @@ def _prompts(
     for text in arguments.prompt or ():
         if tokenizer is None:
             raise InputError("this run came without a tokenizer; give --ids, not --prompt")
-        found.append((text, tokenizer.encode(text)))
+        found.append((text, tokenizer.encode(text) or [start_of_text(tokenizer)]))
     for text in arguments.ids or ():
         try:
             found.append((text, [int(number) for number in text.replace(",", " ").split()]))
         except ValueError:
             raise InputError(f"--ids takes whole numbers, not {text!r}") from None
-    if not found:
-        found.append(("", [tokenizer.special_tokens.get(END_OF_TEXT, 0)]))
+    if tokenizer is not None and not found:
+        found.append(("", [start_of_text(tokenizer)]))
     return found
 
 
@@ -114,7 +116,9 @@ def add_sampling(parser: argparse.ArgumentParser, defaults: SamplingConfig) -> N
         if isinstance(default, bool):
             group.add_argument(flag, action="store_true", default=default, help=help)
         else:
-            group.add_argument(flag, default=default, help=f"{help} ({_text(default)})")
+            group.add_argument(
+                flag, type=settings.Typed, default=default, help=f"{help} ({_text(default)})"
+            )
     group.add_argument("--seed", type=int, default=0, help="another seed, another text (0)")
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from minillm.autograd.gradcheck import gradcheck
-from minillm.cli.settings import count, nearest
-from minillm.errors import InputError
+from minillm.cli.settings import count
+from minillm.errors import InputError, nearest
 from minillm.models import registry
 from minillm.models.base import LanguageModel
 from minillm.training.checkpoint import load_run

@@ -11,11 +11,12 @@ from typing import Any
 
 import minillm
 from minillm import backend
-from minillm.cli.settings import RECIPES, count, nearest
-from minillm.errors import InputError
+from minillm.cli.settings import RECIPES, count
+from minillm.errors import InputError, nearest
 from minillm.models import registry
 from minillm.training.checkpoint import RunFolder, load_run
-from minillm.training.metrics import matmul_peak, read_metrics
+from minillm.training.metrics import read_metrics
+from minillm.training.peak import peak
 from minillm.training.progress import summary
 
 
@@ -52,11 +53,15 @@ def _machine() -> list[tuple[str, Any]]:
     return [
         ("minillm", f"{minillm.__version__}, Python {platform.python_version()}, {packages}"),
         ("backend", f"{backend.name()} on {backend.threads()} threads"),
-        ("matrix product", f"{matmul_peak() / 1e9:,.0f} GFLOP/s in float32"),
+        ("matrix product", f"{_speed('float32')}, {_speed('bfloat16')}"),
         ("recipes", ", ".join(sorted(path.stem for path in RECIPES.glob("*.toml")))),
         ("presets", ""),
         *((f"  {name}", _size(config)) for name, config in registry.PRESETS.items()),
     ]
+
+
+def _speed(precision: str) -> str:
+    return f"{peak(precision).flops / 1e9:,.0f} GFLOP/s in {precision}"
 
 
 def _size(config: registry.Config) -> str:

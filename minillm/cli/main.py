@@ -16,12 +16,13 @@ import functools
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import minillm
-from minillm.cli.settings import nearest, split_flags
-from minillm.errors import InputError, MiniLLMError
+from minillm.cli.settings import split_flags
+from minillm.errors import InputError, MiniLLMError, nearest
 
 COMMANDS = {  # name: (file in this folder, what it does), in the order of the pipeline
     "quickstart": ("quickstart", "raw text to a model that answers, in a few minutes"),
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except (MiniLLMError, OSError, MemoryError) as error:
         if debug:
-            raise
+            traceback.print_exc()
         _complain(f"error: {_sentence(error)}")
         return 2
 

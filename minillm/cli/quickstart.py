@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from minillm.cli import settings, stages
-from minillm.cli.train import SECTIONS, Plan
+from minillm.cli.plan import SECTIONS, Plan
+from minillm.errors import counted
 from minillm.models import registry
 from minillm.training.checkpoint import RunFolder
 from minillm.training.config import TrainConfig
@@ -72,7 +73,7 @@ def run(arguments: argparse.Namespace) -> None:
         stage("write")
         stages.write(model, ready.tokenizer, not arguments.text, report.say)
         if questions:
-            stage(f"teach {len(questions):,} questions and their answers")
+            stage(f"teach {counted(len(questions), 'question')} and their answers")
             model = stages.teach(out, base, ready, questions, plan, lessons, report)
             stage("examine")
             stages.examine(model, ready.tokenizer, questions, report.say)

@@ -8,7 +8,8 @@ flag, with dashes for underscores if you like:
 
 Both become one flat dictionary, {"model.n_layer": ...}, and `build` turns that into one dataclass
 per section. It is the only place that knows names and types, so a misspelt key or a bad value gets
-the same one-line answer wherever it came from.
+the same one-line answer wherever it came from. What a flag gives is text that may stand for a value
+of any type (`Typed`); in a recipe "6" is text and no number.
 """
 
 from __future__ import annotations
@@ -23,13 +24,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from minillm.errors import InputError
+from minillm.errors import InputError, nearest
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 _NOTE = re.compile(r"^    (\w+):[^#\n]*#\s*(.*)$", re.MULTILINE)  # `name: type = default  # note`
 
 
-def split_flags(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+class Typed(str):
+    """A value as it was typed on the command line, to be read as whatever type is needed."""
+
+
+def split_flags(words: Sequence[str]) -> tuple[list[str], dict[str, Typed]]:
     """Take the settings out of a command line: the remaining words, and name to text.
 
     `--section.key value` and `--section.key=value` set a value; a flag with nothing after it, or
@@ -39,7 +44,7 @@ def split_flags(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     (['train', 'r.toml', '--resume'], {'model.n_layer': '6', 'model.bias': 'true'})
     """
     rest: list[str] = []
-    found: dict[str, str] = {}
+    found: dict[str, Typed] = {}
     queue = list(words)
     while queue:
         word = queue.pop(0)
@@ -51,7 +56,7 @@ def split_flags(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
             continue
         if not equals:
             value = queue.pop(0) if queue and not queue[0].startswith("--") else "true"
-        found[_plain(name[2:])] = value
+        found[_plain(name[2:])] = Typed(value)
     return rest, found
 
 
@@ -87,20 +92,20 @@ def find_recipe(name: str) -> Path:
     shipped = {path.stem: path for path in sorted(RECIPES.glob("*.toml"))}
     if name in shipped:
         return shipped[name]
-    raise InputError(f"no recipe file {name!r}, nor one of that name{nearest(name, shipped)}")
+    raise InputError(f"no recipe is called {name!r}{nearest(name, shipped)}")
 
 
 def build(sections: Mapping[str, type], values: Mapping[str, Any]) -> dict[str, Any]:
     """One instance of each section's dataclass, filled from `values`.
 
-    `values` maps dotted names to values of the right type, or to text, as flags give it. Raises
-    `InputError` for an unknown name, a value of the wrong type, or a setting that is missing.
+    `values` maps dotted names to values of the right type, or `Typed` ones. Raises `InputError` for
+    an unknown name, a value of the wrong type, or a setting that is missing.
 
     >>> @dataclasses.dataclass
     ... class Model:
     ...     n_layer: int
     ...     bias: bool = True
-    >>> build({"model": Model}, {"model.n_layer": "6"})["model"].n_layer
+    >>> build({"model": Model}, {"model.n_layer": Typed("6")})["model"].n_layer
     6
     """
     hints = {
@@ -126,21 +131,22 @@ def build(sections: Mapping[str, type], values: Mapping[str, Any]) -> dict[str, 
 
 
 def convert(hint: Any, value: Any, name: str) -> Any:
-    """`value` as the type that `hint` asks for; text is read, anything else must fit."""
+    """`value` as the type that `hint` asks for; `Typed` text is read, anything else must fit."""
     origin = get_origin(hint)
     if origin in (Union, types.UnionType):
-        if value is None or value == "none":
+        if value is None or (isinstance(value, Typed) and value.lower() == "none"):
             return None
         hint = next(choice for choice in get_args(hint) if choice is not type(None))
         return convert(hint, value, name)
     if origin is Literal:
         if value not in get_args(hint):
             choices = [str(choice) for choice in get_args(hint)]
-            hints = nearest(str(value), choices)
-            raise InputError(f"'{name}' takes one of {', '.join(choices)}, not {value!r}{hints}")
-        return value
+            raise InputError(f"'{name}' is {value!r}{nearest(str(value), choices)}")
+        return str(value)
     if origin in (tuple, list):
-        parts = value.split(",") if isinstance(value, str) else list(value)
+        parts = [Typed(part) for part in value.split(",")] if isinstance(value, Typed) else value
+        if not isinstance(parts, (tuple, list)):
+            raise InputError(f"'{name}' takes a list, not {value!r}")
         return origin(convert(get_args(hint)[0], part, name) for part in parts)
     return _scalar(hint, value, name)
 
@@ -148,17 +154,26 @@ def convert(hint: Any, value: Any, name: str) -> Any:
 def _scalar(hint: type, value: Any, name: str) -> Any:
     kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
     try:
-        if hint is bool and isinstance(value, str):
-            return {"true": True, "false": False}[value.lower()]
-        if hint is int and isinstance(value, str):
-            return int(value.replace("_", ""))
-        if hint is float and isinstance(value, (str, int)) and not isinstance(value, bool):
+        if isinstance(value, Typed):
+            return _read(hint, value)
+        if hint is float and type(value) is int:
             return float(value)
         if type(value) is hint:
             return value
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, OverflowError):
         pass
-    raise InputError(f"'{name}' takes {kinds.get(hint, hint)}, not {value!r}")
+    quoted = isinstance(value, str) and not isinstance(value, Typed)
+    why = " in quotes, which make it text" if quoted else ""
+    raise InputError(f"'{name}' takes {kinds.get(hint, hint)}, not {value!r}{why}")
+
+
+def _read(hint: type, text: Typed) -> Any:
+    """What was typed, as a `hint`; raises `ValueError` or `KeyError` where it is none."""
+    if hint is bool:
+        return {"true": True, "false": False}[text.lower()]
+    if hint is int:
+        return int(text.replace("_", ""))
+    return hint(text)
 
 
 def count(text: str) -> int:
@@ -183,17 +198,6 @@ def describe(sections: Mapping[str, type]) -> str:
             line = f"  --{section}.{field.name.replace('_', '-')}{start}"
             lines.append(f"{line:<36} {notes.get(field.name, '')}".rstrip())
     return "\n".join(lines[1:])
-
-
-def nearest(word: str, choices: Iterable[str]) -> str:
-    """The end of a sentence about a word that is not among `choices`: the most similar one."""
-    import difflib  # only a mistake needs it
-
-    choices = list(choices)
-    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    return f"; there are {', '.join(choices)}" if choices else ""
 
 
 def _nearest_setting(name: str, known: Iterable[str]) -> str:

@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from minillm import files
-from minillm.cli.train import Plan
+from minillm.cli.plan import Plan
 from minillm.data import python_docs
 from minillm.data import questions as question_files
 from minillm.data.batches import Batches
 from minillm.data.documents import write_documents
 from minillm.data.questions import Question
 from minillm.data.reading import read_documents
-from minillm.errors import InputError
+from minillm.errors import InputError, counted
 from minillm.evaluation import perplexity
 from minillm.evaluation.answers import answers, is_right
 from minillm.finetune.sft import ChatBatches, conversations
@@ -32,7 +32,7 @@ from minillm.training.checkpoint import RunFolder, load_run
 from minillm.training.config import TrainConfig
 from minillm.training.loop import Result, train
 from minillm.training.metrics import token_lengths
-from minillm.training.prepare import END_OF_TEXT, Prepared, prepare
+from minillm.training.prepare import Prepared, prepare, start_of_text
 from minillm.training.progress import Reporter
 
 Say = Callable[[str], None]
@@ -79,7 +79,8 @@ def collect(
     files.write_text(known, json.dumps(sources, indent=2) + "\n")
     write_documents(folder / "text", documents)  # last: it says that the stage is done
     origin = ", ".join(map(str, text)) or "the documentation in Python's standard library"
-    say(f"{len(documents):,} documents from {origin}, {len(questions):,} questions about them")
+    asked_of = counted(len(questions), "question")
+    say(f"{counted(len(documents), 'document')} from {origin}, {asked_of} about them")
     return questions
 
 
@@ -114,11 +115,12 @@ def evaluate(run: RunFolder, model: LanguageModel, tokenizer: Tokenizer, say: Sa
 
 def write(model: LanguageModel, tokenizer: Tokenizer, documentation: bool, say: Say) -> None:
     """Let the model go on from a few openings; from nothing, where the text is not ours."""
-    end = tokenizer.special(END_OF_TEXT)
+    start = start_of_text(tokenizer)
     openings = OPENINGS if documentation else ("", "")
-    prompts = [tokenizer.encode(opening) or [end] for opening in openings]
+    prompts = [tokenizer.encode(opening) or [start] for opening in openings]
     sampling = SamplingConfig(temperature=0.6, top_p=0.9, repetition_penalty=1.1)
-    written = generate(model, prompts, 70, sampling, stop_ids=[end])
+    marks = list(tokenizer.special_tokens.values())
+    written = generate(model, prompts, 70, sampling, stop_ids=marks)
     for opening, ids in zip(openings, written, strict=True):
         say(_indented(opening + tokenizer.decode(ids)) + "\n")
 

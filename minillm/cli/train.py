@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import textwrap
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from minillm.cli import settings
+from minillm.cli.plan import SECTIONS, Plan, differences, of_recipe, of_run
 from minillm.data.batches import Batches
 from minillm.errors import InputError
 from minillm.inference.generate import generate
@@ -23,15 +21,14 @@ from minillm.models import registry
 from minillm.models.base import LanguageModel
 from minillm.tokenizer import Tokenizer
 from minillm.training.checkpoint import RunFolder
-from minillm.training.config import DataConfig, TokenizerConfig, TrainConfig
+from minillm.training.config import TrainConfig
 from minillm.training.loop import Result, train
 from minillm.training.metrics import token_lengths
-from minillm.training.prepare import END_OF_TEXT, prepare
+from minillm.training.prepare import prepare, start_of_text
 from minillm.training.progress import duration, reporter
 
 RUNS = Path("runs")
 INDENT = " " * 37  # of an explanation in the help text
-SECTIONS = {"data": DataConfig, "tokenizer": TokenizerConfig, "train": TrainConfig}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on with a run that was stopped;\nflags then hold for this call alone",
+        help="go on with a run that was stopped, or start where there is none; flags then hold\n"
+        "for this call alone, and may change all of --train.* but batch size and seed",
     )
     parser.add_argument(
         "--profile",
@@ -68,8 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, or go on training; the exit status."""
-    folder, values, resumed = _find(arguments)
-    plan = Plan.read(values)
+    folder, plan, resumed = _find(arguments)
     started = time.monotonic()
     with folder.writing(), reporter() as report:
         if not resumed:
@@ -97,79 +94,59 @@ def run(arguments: argparse.Namespace) -> int:
     return _conclude(result, plan.train, folder, again, time.monotonic() - started)
 
 
-# ---------------------------------------------------------------------------------- settings
+# ---------------------------------------------------------------------------------- what is meant
 
 
-@dataclass(frozen=True)
-class Plan:
-    """All settings of a run. `vocab_size` is None where the tokenizer decides it."""
-
-    data: DataConfig
-    tokenizer: TokenizerConfig
-    train: TrainConfig
-    model: registry.Config
-    vocab_size: int | None
-
-    @classmethod
-    def read(cls, values: Mapping[str, Any]) -> Plan:
-        """The plan in a recipe's and flags' settings; raises `InputError` for one that is wrong."""
-        values = dict(values)
-        name = values.pop("model.preset", None)
-        base = registry.config_to_dict(registry.preset(str(name))) if name is not None else {}
-        architecture = str(values.pop("model.architecture", base.pop("architecture", "gpt")))
-        if architecture not in registry.ARCHITECTURES:
-            near = settings.nearest(architecture, registry.ARCHITECTURES)
-            raise InputError(f"no model.architecture is called {architecture!r}{near}")
-        base["vocab_size"] = 1  # until the tokenizer is known
-        values = settings.flatten({"model": base}) | values
-        kinds = {**SECTIONS, "model": registry.ARCHITECTURES[architecture][0]}
-        made = settings.build(kinds, values)
-        given = made["model"].vocab_size
-        return cls(**made, vocab_size=None if given == 1 else given)
-
-    def to_dict(self) -> dict[str, dict[str, Any]]:
-        """The plan in sections, as `config.json` keeps it; `read` understands them."""
-        sections = {name: dataclasses.asdict(getattr(self, name)) for name in SECTIONS}
-        if self.data.path:
-            sections["data"]["path"] = str(Path(self.data.path).resolve())
-        model = registry.config_to_dict(self.model)
-        if self.vocab_size is None:
-            del model["vocab_size"]
-        return {**sections, "model": model}
-
-    def model_for(self, vocab_size: int) -> registry.Config:
-        """The model's configuration for a tokenizer of `vocab_size` ids."""
-        if self.vocab_size is not None and self.vocab_size < vocab_size:
-            raise InputError(
-                f"model.vocab_size is {self.vocab_size}, but the tokenizer has {vocab_size} ids;"
-                " leave it out, or make it larger"
-            )
-        return dataclasses.replace(self.model, vocab_size=self.vocab_size or vocab_size)
-
-
-def _find(arguments: argparse.Namespace) -> tuple[RunFolder, dict[str, Any], bool]:
-    """The run folder that is meant, the settings of its run, and whether it goes on."""
-    given = RunFolder(arguments.recipe)
+def _find(arguments: argparse.Namespace) -> tuple[RunFolder, Plan, bool]:
+    """The run folder that is meant, its plan, and whether its run goes on."""
+    flags, given = arguments.overrides, RunFolder(arguments.recipe)
     if given.exists():  # a run folder instead of a recipe
         if arguments.out is not None:
             raise InputError(f"{given.path} is a run; --out goes with a recipe")
-        folder, recipe = given, {}
-    else:
-        path = settings.find_recipe(arguments.recipe)
-        folder, recipe = RunFolder(arguments.out or RUNS / path.stem), settings.read_recipe(path)
-    resumed = arguments.resume and folder.exists()
-    if resumed:
-        recipe = settings.flatten(folder.read_config())
-    else:
-        _check_free(folder)
-    return folder, recipe | arguments.overrides, resumed
+        if not arguments.resume:
+            raise InputError(f"{given.path} is a run{_reached(given)}; --resume goes on with it")
+        return given, of_run(given, flags), True
+    path = _recipe(arguments)
+    folder, recipe = RunFolder(arguments.out or RUNS / path.stem), of_recipe(path)
+    if arguments.resume and folder.exists():
+        if differ := differences(recipe, folder, flags):
+            print(f"{folder.path} goes on with its own settings, not those of {path}: {differ}")
+        return folder, of_run(folder, flags), True
+    _check_free(folder)
+    return folder, Plan.read(recipe | flags), False
+
+
+def _recipe(arguments: argparse.Namespace) -> Path:
+    """The recipe that is meant; the error says what a run folder or a text would need."""
+    path = Path(arguments.recipe)
+    if path.is_dir():
+        raise InputError(
+            f"{path} is a folder without a run (no config.json); to train on text in it,"
+            f" `minillm train tiny --data.path {path}`"
+        )
+    if path.is_file() and path.suffix != ".toml":
+        raise InputError(
+            f"{path} is no recipe, whose name would end in .toml; to train on it,"
+            f" `minillm train tiny --data.path {path}`"
+        )
+    try:
+        return settings.find_recipe(arguments.recipe)
+    except InputError as error:
+        if arguments.resume:
+            raise InputError(f"there is no run folder {path}, and {error}") from None
+        raise
+
+
+def _reached(folder: RunFolder) -> str:
+    last = folder.last()
+    return f" at step {last.step}" if last else ""
 
 
 def _check_free(folder: RunFolder) -> None:
     """See that a new run can begin in `folder`: nothing there, or a run that never got going."""
     if folder.exists() and folder.last() is not None:
         raise InputError(
-            f"{folder.path} holds a run at step {folder.last().step};"
+            f"{folder.path} holds a run{_reached(folder)};"
             " --resume goes on with it, --out chooses another folder"
         )
     there = folder.path.iterdir() if folder.path.exists() else ()
@@ -199,7 +176,7 @@ def _show_profile(
     """Measure a few steps, and this machine; print both tables and write the trace."""
     steps = 5
     time, memory = profile_steps(model, batches, config, steps)
-    machine = ceilings()
+    machine = ceilings(config.precision)
     say(f"\ntime of {steps} steps; in brackets, shares of {machine}\n{time.table(machine)}")
     say(f"\nmemory of one step\n{memory.table()}")
     time.write_trace(trace)
@@ -212,10 +189,10 @@ def _sampler(
     """A function that lets the model write, the same for the same step."""
     if tokenizer is None or length == 0:
         return None
-    start = tokenizer.special_tokens.get(END_OF_TEXT, 0)
+    start, marks = start_of_text(tokenizer), list(tokenizer.special_tokens.values())
 
     def sample(step: int) -> str:
-        ids = generate(model, [[start]], length, seed=step, stop_ids=[start])[0]
+        ids = generate(model, [[start]], length, seed=step, stop_ids=marks)[0]
         return tokenizer.decode([token for token in ids if token < tokenizer.vocab_size])
 
     return sample

@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from minillm.data.shards import TokenDataset
-from minillm.errors import InputError
+from minillm.errors import InputError, counted
 
 
 class BatchSource(Protocol):
@@ -33,8 +33,8 @@ class Batches:
         """Raises `InputError` where the dataset is shorter than one window and its last target."""
         if len(dataset) < block_size + 1:
             raise InputError(
-                f"the {dataset.split} split has {len(dataset)} tokens, but one context needs"
-                f" {block_size + 1} (block_size + 1); give more text or a smaller block_size"
+                f"the {dataset.split} split has {counted(len(dataset), 'token')}, but one context"
+                f" needs {block_size + 1} (block_size + 1); give more text or a smaller block_size"
             )
         self.dataset, self.batch_size, self.block_size = dataset, batch_size, block_size
         self.seed = seed

@@ -35,7 +35,8 @@ import numpy as np
 
 from minillm import kernels
 from minillm.files import replacing
-from minillm.kernels import adamw, matmul  # those that come nearest to what a machine can do
+from minillm.kernels import adamw
+from minillm.training.peak import peak
 
 _ENTRIES = ("forward", "backward", "update")
 
@@ -243,7 +244,7 @@ _FLOPS: dict[str, Callable[..., float]] = {
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What this machine reaches: `flops` per second in float32 products, `bandwidth` in bytes/s."""
+    """What this machine reaches: `flops` per second in products, `bandwidth` in bytes/s."""
 
     flops: float
     bandwidth: float
@@ -252,20 +253,12 @@ class Ceilings:
         return f"{self.flops / 1e9:.0f} GFLOP/s and {self.bandwidth / 1e9:.0f} GB/s"
 
 
-def ceilings(size: int = 1024, megabytes: int = 128) -> Ceilings:
-    """Measure both: the fastest of a few square products, and of a few scaled additions."""
-    rng = np.random.default_rng(0)
-    a = rng.standard_normal((size, size), dtype=np.float32)
-    product = _fastest(lambda: matmul.forward(a, a), 5)
-    w, g, m, v = (np.ones(megabytes * 2**18 // 4, np.float32) for _ in range(4))
-    update = _fastest(lambda: adamw.update(w, g, m, v, 0.0, 0.9, 0.999, 1e-8, 0.0, 1, 1.0), 5)
-    return Ceilings(2.0 * size**3 / product, 7 * w.nbytes / update)  # 4 arrays read, 3 written
-
-
-def _fastest(work: Callable[[], Any], times: int) -> float:
-    best = math.inf
-    for _ in range(times + 1):  # the first may compile
+def ceilings(precision: str = "float32", megabytes: int = 128) -> Ceilings:
+    """Measure both: the best product in a precision, and the fastest of a few AdamW updates."""
+    arrays = [np.ones(megabytes * 2**18 // 4, np.float32) for _ in range(4)]
+    fastest = math.inf
+    for _ in range(6):  # the first may compile
         start = time.perf_counter()
-        work()
-        best = min(best, time.perf_counter() - start)
-    return best
+        adamw.update(*arrays, 0.0, 0.9, 0.999, 1e-8, 0.0, 1, 1.0)
+        fastest = min(fastest, time.perf_counter() - start)
+    return Ceilings(peak(precision).flops, 7 * arrays[0].nbytes / fastest)  # 4 read, 3 written

@@ -6,8 +6,6 @@ the given ids stand and which earlier positions each of them may see.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +15,7 @@ from minillm import backend
 from minillm.autograd import Tensor
 from minillm.autograd import functional as F
 from minillm.backend import Array
-from minillm.errors import InputError
+from minillm.errors import InputError, nearest
 from minillm.kernels.attention import visible_keys
 from minillm.models.kv_cache import KVCache
 from minillm.nn import Dropout, Embedding, Linear, Module
@@ -60,12 +58,6 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
     """Raise `InputError`, with the nearest choice, unless `value` is one of `choices`."""
     if value not in choices:
         raise InputError(f"{name}={value!r}{nearest(str(value), choices)}")
-
-
-def nearest(name: str, known: Collection[str]) -> str:
-    """The end of an error message about `name`: the one it may have been meant for, or all."""
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
 
 
 # ---------------------------------------------------------------------- where the ids stand

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from minillm.errors import InputError
-from minillm.models.base import LanguageModel, nearest
+from minillm.errors import InputError, nearest
+from minillm.models.base import LanguageModel
 from minillm.models.gpt import GPT, GPTConfig
 from minillm.models.llama import Llama, LlamaConfig
 

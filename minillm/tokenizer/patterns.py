@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from minillm.errors import InputError
+from minillm.errors import InputError, nearest
 
 _CONTRACTION = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -91,9 +91,16 @@ def word_ends(data: bytes, ends: Sequence[int], pattern: str) -> list[int]:
 
 @lru_cache(maxsize=32)
 def compiled(pattern: str) -> Any:
-    """The compiled regular expression. Raises `InputError` where it is malformed."""
+    """The compiled regular expression.
+
+    Raises `InputError` where it is malformed, or a single word that is nearly a name.
+    """
     import regex  # takes 50 ms to load
 
+    near = nearest(pattern.lower(), PATTERNS)
+    word = pattern.replace("-", "").isalnum()
+    if word and pattern not in PATTERNS and "did you mean" in near:
+        raise InputError(f"no pattern is called {pattern!r}{near}")
     try:
         return regex.compile(PATTERNS.get(pattern, pattern))
     except regex.error as error:

@@ -23,28 +23,22 @@ safetensors and JSON hold numbers and text, and nothing that could run; nothing 
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
-
-from minillm import backend, files, tokenizer
-from minillm.backend import Array
+from minillm import files, tokenizer
 from minillm.data.shards import INDEX
 from minillm.errors import CheckpointError, InputError
 from minillm.models import registry
-from minillm.nn import Module
+from minillm.models.base import LanguageModel
 from minillm.tokenizer import Tokenizer
 from minillm.training.optimizer import AdamW
+from minillm.training.stored import check_arrays, explaining, read_arrays, read_json, write_arrays
 
 
 @dataclass(frozen=True)
@@ -60,28 +54,48 @@ class Checkpoint:
 
     @cached_property
     def state(self) -> dict[str, Any]:
-        """The content of `state.json`."""
-        return _read_json(self.path / "state.json")
+        """The content of `state.json`. Raises `CheckpointError` where that is damaged."""
+        path = self.path / "state.json"
+        state = read_json(path)
+        loss = state.get("validation_loss")
+        if not isinstance(state.get("model"), dict) or not isinstance(loss, float | int | None):
+            raise CheckpointError(f"{path} is damaged: it does not describe a checkpoint")
+        return state
 
     @property
     def validation_loss(self) -> float | None:
         """Nats per token on the whole validation split at this step, if it was evaluated."""
         return self.state.get("validation_loss")
 
-    def load(self, model: Module, optimizer: AdamW | None = None) -> None:
+    def check(self) -> None:
+        """Raise `CheckpointError` where a file is missing or cut off; costs little."""
+        _ = self.state
+        check_arrays(self.path / "model.safetensors")
+        if (self.path / "optimizer.safetensors").exists():
+            check_arrays(self.path / "optimizer.safetensors")
+
+    def load(self, model: LanguageModel, optimizer: AdamW | None = None) -> None:
         """Fill `model`, and `optimizer` where one is given.
 
         Raises `CheckpointError` where a file is cut off, or the weights are of another model.
         """
+        theirs = registry.config_to_dict(registry.config_from_dict(self.state["model"]))
+        ours = registry.config_to_dict(model.config)
+        for name, value in ours.items():
+            if name != "dropout" and theirs.get(name) != value:
+                raise CheckpointError(
+                    f"{self.path} is of another architecture: {name} is {theirs.get(name)} in it,"
+                    f" and {value} in this model"
+                )
         try:
-            model.load_state_dict(_read_arrays(self.path / "model.safetensors"))
+            model.load_state_dict(read_arrays(self.path / "model.safetensors"))
             if optimizer is not None:
-                moments = _read_arrays(self.path / "optimizer.safetensors")
+                moments = read_arrays(self.path / "optimizer.safetensors")
                 optimizer.load_state_dict(moments, self.step)
         except CheckpointError as error:
             if str(self.path) in str(error):
                 raise
-            raise CheckpointError(f"{self.path} is of another architecture: {error}") from error
+            raise CheckpointError(f"{self.path} is of another model: {error}") from error
 
 
 class RunFolder:
@@ -103,13 +117,24 @@ class RunFolder:
     def writing(self) -> Iterator[None]:
         """Make the folder, keep other writers out of it, and sweep up after a killed one.
 
-        Raises `InputError` where another process holds it.
+        A folder that was empty, or not there, is so again after an `InputError`: text that cannot
+        be used leaves nothing behind. Raises `InputError` where another process holds the folder.
         """
+        missing = [path for path in (self.path, *self.path.parents) if not path.exists()]
+        empty = bool(missing) or not any(self.path.iterdir())
         self.path.mkdir(parents=True, exist_ok=True)
-        with _locked(self.path):
+        with files.locked(self.path):
             for leftover in sorted(self.path.glob("**/.*.tmp")):
-                _delete(leftover)
-            yield
+                files.delete(leftover)
+            try:
+                yield
+            except InputError:
+                if empty and not any(self.path.glob("**/checkpoints/step-*")):
+                    for inside in self.path.iterdir():
+                        files.delete(inside)
+                    for folder in missing:
+                        folder.rmdir()
+                raise
 
     # ------------------------------------------------------------------ settings
 
@@ -119,19 +144,22 @@ class RunFolder:
         Tokenizer and data of an earlier start that never came to a checkpoint are forgotten.
         """
         if self.exists():
-            _delete(self.data)
-            _delete(self.tokenizer_file)
+            files.delete(self.data)
+            files.delete(self.tokenizer_file)
         files.write_text(self.config_file, json.dumps({"version": 1, **settings}, indent=2) + "\n")
 
     def read_config(self) -> dict[str, Any]:
         """The settings that the run was started with."""
         if not self.exists():
             raise CheckpointError(f"{self.path} is no run folder: it has no config.json")
-        config = _read_json(self.config_file)
+        config = read_json(self.config_file)
         if config.pop("version", None) != 1:
             raise CheckpointError(
                 f"{self.config_file} is of a version that this minillm cannot read"
             )
+        for section, table in config.items():
+            if not isinstance(table, dict):
+                raise CheckpointError(f"{self.config_file} is damaged: {section!r} is no table")
         return config
 
     def shards(self) -> Path:
@@ -149,21 +177,40 @@ class RunFolder:
 
     def checkpoints(self) -> list[Checkpoint]:
         """All checkpoints, oldest first."""
-        return [Checkpoint(path) for path in sorted(self.checkpoint_folder.glob("step-*"))]
+        found = (Checkpoint(path) for path in self.checkpoint_folder.glob("step-*"))
+        whole = (c for c in found if c.path.name.removeprefix("step-").isdigit())
+        return sorted(whole, key=lambda checkpoint: checkpoint.step)
 
     def last(self) -> Checkpoint | None:
         """The newest checkpoint."""
         return max(self.checkpoints(), key=lambda checkpoint: checkpoint.step, default=None)
 
     def best(self) -> Checkpoint | None:
-        """The checkpoint of the lowest validation loss; None where none was evaluated."""
-        evaluated = [c for c in self.checkpoints() if c.validation_loss is not None]
-        return min(evaluated, key=lambda checkpoint: checkpoint.validation_loss, default=None)
+        """The checkpoint of the lowest validation loss; None where none was evaluated.
+
+        One whose loss cannot be read counts as not evaluated: `damaged` tells of it.
+        """
+        losses: list[tuple[float, Checkpoint]] = []
+        for checkpoint in self.checkpoints():
+            with contextlib.suppress(CheckpointError):
+                if checkpoint.validation_loss is not None:
+                    losses.append((checkpoint.validation_loss, checkpoint))
+        return min(losses, key=lambda pair: pair[0])[1] if losses else None
+
+    def damaged(self) -> list[CheckpointError]:
+        """What is wrong with checkpoints of which a file is missing or cut off, oldest first."""
+        found = []
+        for checkpoint in self.checkpoints():
+            try:
+                checkpoint.check()
+            except CheckpointError as error:
+                found.append(error)
+        return found
 
     def save(
         self,
         step: int,
-        model: Module,
+        model: LanguageModel,
         optimizer: AdamW | None = None,
         validation_loss: float | None = None,
         keep: int = 2,
@@ -175,25 +222,30 @@ class RunFolder:
         """
         final = self.checkpoint_folder / f"step-{step:08d}"
         temporary = final.with_name(f".{final.name}.tmp")
-        self.checkpoint_folder.mkdir(parents=True, exist_ok=True)
-        _delete(temporary)
-        temporary.mkdir()
-        try:
-            _write_arrays(temporary / "model.safetensors", model.state_dict())
-            if optimizer is not None:
-                _write_arrays(temporary / "optimizer.safetensors", optimizer.state_dict())
-            state = {
-                "step": step,
-                "validation_loss": validation_loss,
-                "model": registry.config_to_dict(model.config),
-            }
-            files.write_text(temporary / "state.json", json.dumps(state, indent=2) + "\n")
-            replaced = _set_aside(final)
-            os.replace(temporary, final)
-            _delete(replaced)
-        except BaseException:
-            _delete(temporary)
-            raise
+        arrays = {"model.safetensors": model.state_dict()}
+        if optimizer is not None:
+            arrays["optimizer.safetensors"] = optimizer.state_dict()
+        state = {
+            "step": step,
+            "validation_loss": validation_loss,
+            "model": registry.config_to_dict(model.config),
+        }
+        size = sum(array.nbytes for content in arrays.values() for array in content.values())
+        with explaining(f"the checkpoint of step {step}", size, self.path):
+            self.checkpoint_folder.mkdir(parents=True, exist_ok=True)
+            files.delete(temporary)
+            temporary.mkdir()
+            try:
+                for name, content in arrays.items():
+                    write_arrays(temporary / name, content)
+                files.write_text(temporary / "state.json", json.dumps(state, indent=2) + "\n")
+                replaced = _set_aside(final)
+                os.replace(temporary, final)
+                files.flush(self.checkpoint_folder)  # the new one is there for good; others may go
+                files.delete(replaced)
+            except BaseException:
+                files.delete(temporary)
+                raise
         self._prune(keep)
         return Checkpoint(final)
 
@@ -202,7 +254,7 @@ class RunFolder:
         best = self.best()
         for checkpoint in self.checkpoints():
             if checkpoint.path not in kept and (best is None or checkpoint.path != best.path):
-                _delete(_set_aside(checkpoint.path))
+                files.delete(_set_aside(checkpoint.path))
 
 
 @dataclass(frozen=True)
@@ -215,7 +267,7 @@ class RunInfo:
 
 def load_run(
     path: str | os.PathLike[str], which: str = "best"
-) -> tuple[Module, Tokenizer | None, RunInfo]:
+) -> tuple[LanguageModel, Tokenizer | None, RunInfo]:
     """The model and tokenizer of a run: what every command starts from.
 
     Args:
@@ -227,14 +279,15 @@ def load_run(
     holds no run, or its files are cut off.
     """
     path = Path(path)
-    if (path / "state.json").exists():
+    if path.name.startswith("step-") or (path / "state.json").exists():
         run, checkpoint = RunFolder(path.resolve().parent.parent), Checkpoint(path)
     else:
         run = RunFolder(path)
         run.read_config()
-        checkpoint = (run.best() if which == "best" else None) or run.last()
-        if checkpoint is None:
+        found = _chosen(run, which)
+        if found is None:
             raise CheckpointError(f"the run {path} has no checkpoint yet; train it a while longer")
+        checkpoint = found
     config = registry.config_from_dict(checkpoint.state["model"])
     model = registry.build(config, rng=None)
     checkpoint.load(model)
@@ -242,66 +295,23 @@ def load_run(
     return model.eval(), vocabulary, RunInfo(run, checkpoint)
 
 
-# ---------------------------------------------------------------------------------- files
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is missing") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path} is cut off or damaged: {error}") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} is damaged: it holds no JSON object")
-    return content
-
-
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    try:
-        return load_file(path)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is missing") from error
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is cut off or damaged: {error}") from error
-
-
-def _write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
-    host = {name: np.ascontiguousarray(backend.to_numpy(a)) for name, a in arrays.items()}
-    with files.replacing(path) as temporary:
+def _chosen(run: RunFolder, which: str) -> Checkpoint | None:
+    """The "best" checkpoint of a run, which takes the losses of all of them, or the last."""
+    if which == "last":
+        return run.last()
+    for checkpoint in run.checkpoints():
         try:
-            save_file(host, temporary)
-        except SafetensorError as error:  # its way of saying that the disk is full
-            raise OSError(errno.ENOSPC, f"cannot write ({error})", str(path)) from error
+            _ = checkpoint.state
+        except CheckpointError as error:
+            hint = "remove that checkpoint, or choose another one or the last"
+            raise CheckpointError(f"{error}; {hint}") from error
+    return run.best() or run.last()
 
 
 def _set_aside(checkpoint: Path) -> Path:
     """Hide a checkpoint that is to go, so that a half-deleted one is never taken for whole."""
     doomed = checkpoint.with_name(f".{checkpoint.name}.old.tmp")
-    _delete(doomed)
+    files.delete(doomed)
     if checkpoint.exists():
         os.replace(checkpoint, doomed)
     return doomed
-
-
-def _delete(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock; the system lets go of it when the process ends, however it ends."""
-    try:
-        import fcntl  # not on Windows, where two runs in one folder are the user's to avoid
-    except ImportError:
-        yield
-        return
-    with open(folder / ".lock", "w", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(f"another process is training in {folder}; wait for it") from error
-        yield

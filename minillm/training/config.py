@@ -6,10 +6,13 @@ comment behind a field is its help text on the command line.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from minillm.errors import InputError
+from minillm.errors import InputError, nearest
+from minillm.tokenizer import patterns
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class DataConfig:
     validation: float = 0.1  # share of the text held out
 
     def __post_init__(self) -> None:
-        _between("data.validation", self.validation, 0, 1, exclusive=True)
+        _number(self, "data", "validation", "between 0 and 1", lambda x: 0 < x < 1)
 
 
 @dataclass(frozen=True)
@@ -33,12 +36,15 @@ class TokenizerConfig:
     path: str = ""  # a saved tokenizer to use instead of training one
 
     def __post_init__(self) -> None:
-        if self.kind == "bpe" and self.vocab_size < 256:
-            raise InputError(
-                f"tokenizer.vocab_size is {self.vocab_size}, but byte-level BPE starts from the"
-                " 256 bytes; choose 256 or more, or tokenizer.kind = 'char'"
-            )
-        _between("tokenizer.vocab_size", self.vocab_size, 1)
+        _choice(self, "tokenizer", "kind", ("char", "word", "bpe"))
+        _whole(self, "tokenizer", "vocab_size", least=1)
+        if self.kind == "bpe":
+            if self.vocab_size < 256:
+                raise InputError(
+                    f"tokenizer.vocab_size is {self.vocab_size}, but byte-level BPE starts from the"
+                    " 256 bytes; choose 256 or more, or tokenizer.kind = 'char'"
+                )
+            patterns.compiled(self.pattern)  # raises for what is no pattern
 
 
 @dataclass(frozen=True)
@@ -68,24 +74,47 @@ class TrainConfig:
     sample_tokens: int = 100  # length of the sample printed after an evaluation; 0: none
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "keep"):
-            _between(f"train.{name}", getattr(self, name), 1)
-        for name in ("steps", "micro_batch_size", "lr", "min_lr", "warmup", "decay_steps", "clip",
-                     "weight_decay", "seed", "eval_every", "save_every",
-                     "sample_tokens"):  # fmt: skip
-            _between(f"train.{name}", getattr(self, name), 0)
-        for name in ("beta1", "beta2", "stable"):
-            _between(f"train.{name}", getattr(self, name), 0, 1)
-        _between("train.eps", self.eps, 0, exclusive=True)
+        for name in ("steps", "batch_size", "keep"):
+            _whole(self, "train", name, least=1)
+        for name in ("micro_batch_size", "warmup", "decay_steps", "seed", "eval_every",
+                     "save_every", "sample_tokens"):  # fmt: skip
+            _whole(self, "train", name, least=0)
+        for name in ("lr", "eps"):
+            _number(self, "train", name, "above 0", lambda x: x > 0)
+        for name in ("min_lr", "weight_decay", "clip"):
+            _number(self, "train", name, "of at least 0", lambda x: x >= 0)
+        for name in ("beta1", "beta2"):
+            _number(self, "train", name, "from 0 up to, but not, 1", lambda x: 0 <= x < 1)
+        _number(self, "train", "stable", "from 0 to 1", lambda x: 0 <= x <= 1)
+        _choice(self, "train", "precision", ("float32", "bfloat16"))
+        _choice(self, "train", "schedule", ("cosine", "linear", "constant", "wsd"))
+        if not isinstance(self.recompute, bool):
+            raise InputError(f"train.recompute is {self.recompute!r}; it takes true or false")
         if self.min_lr > self.lr and self.schedule != "constant":
             raise InputError(f"train.min_lr is {self.min_lr}, above train.lr, which is {self.lr}")
 
 
-def _between(
-    name: str, value: float, low: float, high: float = float("inf"), exclusive: bool = False
+# Each raises `InputError`, with the setting's name as users write it, unless its value fits.
+
+
+def _whole(config: Any, section: str, name: str, least: int) -> None:
+    value = getattr(config, name)
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(
+            f"{section}.{name} is {value!r}; it takes a whole number of at least {least}"
+        )
+
+
+def _number(
+    config: Any, section: str, name: str, wanted: str, fits: Callable[[float], bool]
 ) -> None:
-    inside = low < value < high if exclusive else low <= value <= high
-    if not inside:  # a NaN is not inside either
-        above = f"above {low}" if exclusive else f"at least {low}"
-        below = "" if high == float("inf") else f" and {'below' if exclusive else 'at most'} {high}"
-        raise InputError(f"{name} is {value}; it must be {above}{below}")
+    value = getattr(config, name)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or not fits(value):
+        raise InputError(f"{section}.{name} is {value!r}; it takes a number {wanted}")
+
+
+def _choice(config: Any, section: str, name: str, choices: tuple[str, ...]) -> None:
+    value = getattr(config, name)
+    if value not in choices:
+        raise InputError(f"{section}.{name} is {value!r}{nearest(str(value), choices)}")

@@ -7,6 +7,7 @@ number stops the run with the name of the layer where the trouble began.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import signal
@@ -22,12 +23,14 @@ import numpy as np
 from minillm import backend
 from minillm.data.batches import BatchSource
 from minillm.data.shards import TokenDataset
+from minillm.errors import CheckpointError
 from minillm.models.base import IGNORED, LanguageModel
 from minillm.training.checkpoint import Checkpoint, RunFolder
 from minillm.training.config import TrainConfig
 from minillm.training.diagnose import DivergedError, first_bad, is_finite
-from minillm.training.metrics import MetricsLog, TextLoss, matmul_peak, split_losses
+from minillm.training.metrics import MetricsLog, TextLoss, split_losses
 from minillm.training.optimizer import AdamW
+from minillm.training.peak import peak
 from minillm.training.progress import Reporter
 from minillm.training.step import Batch, pieces, seed_dropout, update
 
@@ -92,7 +95,7 @@ class _Loop:
             self.model.named_parameters(), c.lr, (c.beta1, c.beta2), c.eps, c.weight_decay
         )
         self.flops = cache(self.model.flops_per_token)
-        self.peak = matmul_peak()
+        self.peak = peak(c.precision)
         self.line: dict[str, Any] = {}  # the figures of the newest step
         self.evaluated: TextLoss | None = None
         self.saved = self.run.last() if self.run else None
@@ -126,13 +129,24 @@ class _Loop:
             self.model.eval()
             self.model.zero_grad()
             if log:
-                log.close()
+                with contextlib.suppress(OSError):  # what it could not write is known by now
+                    log.close()
         return Result(done, done < self.config.steps, self.evaluated, self.saved)
 
     def _restore(self) -> int:
         """Load the last checkpoint; the number of updates it holds."""
-        if self.saved is None:
+        if self.run is None or self.saved is None:
             return 0
+        try:
+            self.saved.check()
+        except CheckpointError as error:
+            before = [found.step for found in self.run.checkpoints()[:-1]]
+            where = f"from step {before[-1]}" if before else "from the beginning"
+            raise CheckpointError(
+                f"{error}; without the folder {self.saved.path} the run goes on {where}"
+            ) from error
+        for damage in self.run.damaged():
+            self.report.say(f"an older checkpoint is of no use and does not count: {damage}")
         self.saved.load(self.model, self.optimizer)
         return self.saved.step
 
@@ -156,7 +170,7 @@ class _Loop:
             "lr": made.lr,
             "grad_norm": made.grad_norm,
             "tokens_per_second": speed,
-            "mfu": speed * self.flops(batch[0].shape[1]) / self.peak,
+            "mfu": self.peak.share(speed * self.flops(batch[0].shape[1])),
         }
 
     def _evaluate(self, done: int) -> TextLoss | None:
@@ -217,7 +231,8 @@ class _Loop:
         )
 
     def _unwritable(self, done: int, error: OSError) -> OSError:
-        what = f"{error.strerror or error} at step {done} ({self._last_good()})"
+        kept = f"{self._last_good()}{' is whole, --resume goes on from it' if self.saved else ''}"
+        what = f"{error.strerror or error}, at step {done}; {kept}"
         return OSError(error.errno, what, str(error.filename or self.run and self.run.path))
 
     def _last_good(self) -> str:

@@ -6,7 +6,7 @@ bits_per_byte   bits to write the text down, per byte of UTF-8. Unlike the two a
                 compared between tokenizers: it does not depend on how long their tokens are
 mfu             model FLOP utilisation (Chowdhery et al. 2022, PaLM, appendix B): the arithmetic
                 in the model's formulas over what this machine's best matrix product does in
-                the same time. Work that is done twice does not count twice
+                the same time (`peak.py`). Work that is done twice does not count twice
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import json
 import math
 import operator
 import os
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,21 +142,6 @@ def _windows(dataset: Tokens, T: int, rows: int | None) -> Iterator[tuple[np.nda
     rest = dataset.read(whole * T, len(dataset))
     if len(rest) > 1:
         yield rest[None, :-1], rest[None, 1:]
-
-
-# ---------------------------------------------------------------------------------- speed
-
-
-def matmul_peak(size: int = 1024, seconds: float = 0.2) -> float:
-    """FLOP/s of the best float32 matrix product here: the array module's own, best of many."""
-    xp = backend.module()
-    a = xp.ones((size, size), dtype=xp.float32)
-    best, end = 0.0, time.perf_counter() + seconds
-    while best == 0.0 or time.perf_counter() < end:
-        start = time.perf_counter()
-        float((a @ a)[0, 0])  # reading one number waits for a GPU to be done
-        best = max(best, 2 * size**3 / (time.perf_counter() - start))
-    return best
 
 
 # ---------------------------------------------------------------------------------- the file

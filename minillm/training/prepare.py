@@ -16,7 +16,7 @@ from minillm import tokenizer
 from minillm.data.documents import Document, split_documents
 from minillm.data.reading import read_documents
 from minillm.data.shards import INDEX, TokenDataset, read_index, write_tokens
-from minillm.errors import InputError
+from minillm.errors import InputError, counted
 from minillm.tokenizer import BPETokenizer, CharTokenizer, Tokenizer, WordTokenizer
 from minillm.tokenizer.chat import SPECIAL_TOKENS
 from minillm.training.checkpoint import RunFolder
@@ -55,13 +55,24 @@ def prepare(
     if not (run.data / INDEX).exists() or not set(SPLITS) <= read_index(run.data)["splits"].keys():
         documents = read_documents([source])
         size = sum(len(document.text) for document in documents)
-        say(f"read {len(documents):,} documents, {size:,} characters, from {source}")
+        found = f"{counted(len(documents), 'document')}, {counted(size, 'character')}"
+        say(f"read {found}, from {source}")
         sides = split_documents(documents, data.validation)
         made = _tokenizer(run, settings, documents, sides[0], say)
         for split, side in zip(SPLITS, sides, strict=True):
             count = write_tokens(run.data, split, _encoded(made, side), made.vocab_size)
-            say(f"{split}: {count:,} tokens")
+            say(f"{split}: {counted(count, 'token')}")
     return _open(run, run.data)
+
+
+def start_of_text(made: Tokenizer) -> int:
+    """The id behind which a text begins from nothing.
+
+    That is the mark between documents; in a vocabulary without it a newline, or else id 0.
+    """
+    if END_OF_TEXT in made.special_tokens:
+        return made.special_tokens[END_OF_TEXT]
+    return next((i for i in range(made.vocab_size) if made.token_bytes(i) == b"\n"), 0)
 
 
 def _from_shards(run: RunFolder, folder: Path, settings: TokenizerConfig) -> Prepared:
@@ -77,7 +88,7 @@ def _open(run: RunFolder, folder: Path) -> Prepared:
     validation = TokenDataset(folder, SPLITS[1]) if held_out else None
     if validation is not None and len(validation) < 2:
         raise InputError(
-            f"the validation split has {len(validation)} tokens, too few to predict one;"
+            f"the validation split has {counted(len(validation), 'token')}, too few to predict one;"
             " give more text or a larger data.validation"
         )
     return Prepared(made, TokenDataset(folder, SPLITS[0]), validation)

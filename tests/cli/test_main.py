@@ -75,8 +75,10 @@ def test_errors_of_the_system_are_one_line_too(capsys, monkeypatch):
 def test_debug_shows_the_traceback(capsys, monkeypatch):
     monkeypatch.setattr(command, "_run", lambda words: _raise(InputError("wrong")))
     for words in (["--debug", "info"], ["info", "--debug"]):
-        with pytest.raises(InputError):
-            command.main(words)
+        status, out, err = run(capsys, *words)
+        assert (status, out) == (2, "")
+        assert err.startswith("Traceback (most recent call last):")
+        assert err.endswith("\nminillm: error: wrong\n")
     assert command._without_debug(["generate", "--", "--debug"]) == (
         ["generate", "--", "--debug"],
         False,

@@ -122,18 +122,25 @@ def test_bad_input_is_one_line_and_loses_nothing(finished, tmp_path, capsys):
     def quickstart(*words):
         return ["quickstart", *words, "--out", tmp_path / "run"]
 
-    fails(capsys, "does not exist", *quickstart("nowhere.txt"))
+    def leaves_nothing(message, content=None):
+        if content is not None:
+            (tmp_path / "bad.txt").write_bytes(content)
+        fails(capsys, message, *quickstart(tmp_path / "bad.txt", *SMALL))
+        assert not (tmp_path / "run").exists()
+
+    leaves_nothing("does not exist")
+    leaves_nothing("no text in", b"")
+    leaves_nothing("is not UTF-8 text", np.random.default_rng(0).bytes(4096))
+    leaves_nothing("NUL bytes", b"a\x00b" * 100)
+    leaves_nothing("one context needs", b"too short\n" * 5)
     fails(capsys, "unknown setting 'sft.step'; did you mean 'sft.steps'?",
           *quickstart("--sft.step", 3))  # fmt: skip
     fails(capsys, "it takes at least 261", *quickstart(finished / "notes",
           "--tokenizer.vocab-size", "256"))  # fmt: skip
-    (tmp_path / "short.txt").write_text("too short\n" * 5)
-    shutil.rmtree(tmp_path / "run")
-    fails(capsys, "one context needs", *quickstart(tmp_path / "short.txt", *SMALL))
     (tmp_path / "bad.jsonl").write_text("{}\n")
-    shutil.rmtree(tmp_path / "run")
     bad = ["--questions", tmp_path / "bad.jsonl"]
     fails(capsys, "line 1 needs", *quickstart(finished / "notes", *bad))
+    assert not (tmp_path / "run").exists()
     fails(capsys, "run on other text", "quickstart", "--out", finished / "run", *SMALL)
     changed = [*again(finished, finished / "run"), "--train.steps", 13]
     fails(capsys, "run with other settings", *changed)

@@ -6,7 +6,8 @@ from typing import Literal
 import pytest
 
 from minillm.cli import settings
-from minillm.cli.train import Plan
+from minillm.cli.plan import Plan, of_recipe
+from minillm.cli.settings import Typed
 from minillm.errors import InputError
 
 
@@ -36,9 +37,10 @@ def build(**values):
 
 
 def test_text_and_toml_values_come_to_the_same():
+    typed = settings.Typed
     from_flags = build(
-        model__n_layer="6", model__bias="false", model__d_ff="none", train__lr="3e-4",
-        train__schedule="linear", train__parts="3,4",
+        model__n_layer=typed("6"), model__bias=typed("false"), model__d_ff=typed("none"),
+        train__lr=typed("3e-4"), train__schedule=typed("linear"), train__parts=typed("3,4"),
     )  # fmt: skip
     from_toml = build(
         model__n_layer=6, model__bias=False, train__lr=3e-4, train__schedule="linear",
@@ -56,18 +58,21 @@ def test_text_and_toml_values_come_to_the_same():
         ({"train__bias": True}, "unknown setting 'train.bias'; did you mean 'model.bias'?"),
         ({"modle__n_layer": 3}, "did you mean 'model.n_layer'?"),
         ({"zzz__qqq": 3}, "unknown setting 'zzz.qqq'; there are model.n_layer, "),
-        ({"model__n_layer": "six"}, "'model.n_layer' takes a whole number, not 'six'"),
+        ({"model__n_layer": Typed("six")}, "'model.n_layer' takes a whole number, not 'six'"),
+        ({"model__n_layer": "6"}, "a whole number, not '6' in quotes, which make it text"),
+        ({"model__bias": "true"}, "true or false, not 'true' in quotes, which make it text"),
+        ({"train__lr": "0.1"}, "'train.lr' takes a number, not '0.1' in quotes"),
+        ({"train__lr": 10**400}, "'train.lr' takes a number, not 1000"),
+        ({"train__parts": 3}, "'train.parts' takes a list, not 3"),
         ({"model__n_layer": 2.5}, "'model.n_layer' takes a whole number, not 2.5"),
         ({"model__n_layer": True}, "'model.n_layer' takes a whole number, not True"),
-        ({"model__bias": "maybe"}, "'model.bias' takes true or false, not 'maybe'"),
-        ({"train__lr": "fast"}, "'train.lr' takes a number, not 'fast'"),
+        ({"model__bias": Typed("maybe")}, "'model.bias' takes true or false, not 'maybe'"),
+        ({"train__lr": Typed("fast")}, "'train.lr' takes a number, not 'fast'"),
         ({"train__lr": False}, "'train.lr' takes a number, not False"),
         ({"train__name": 3}, "'train.name' takes text, not 3"),
-        (
-            {"train__schedule": "cosin"},
-            "one of cosine, linear, not 'cosin'; did you mean 'cosine'?",
-        ),
-        ({"train__parts": "1,x"}, "'train.parts' takes a whole number, not 'x'"),
+        ({"train__schedule": "cosin"}, "'train.schedule' is 'cosin'; did you mean 'cosine'?"),
+        ({"train__schedule": "zzz"}, "'train.schedule' is 'zzz'; there are cosine, linear"),
+        ({"train__parts": Typed("1,x")}, "'train.parts' takes a whole number, not 'x'"),
     ],
 )
 def test_a_mistake_names_the_nearest(values, message):
@@ -110,8 +115,7 @@ def test_recipes(tmp_path):
 
 @pytest.mark.parametrize("path", sorted(settings.RECIPES.glob("*.toml")), ids=lambda p: p.stem)
 def test_every_recipe_that_ships_is_valid(path):
-    values = settings.read_recipe(path)
-    plan = Plan.read({name: values[name] for name in values if not name.startswith("sft.")})
+    plan = Plan.read(of_recipe(path))
     assert Plan.read(settings.flatten(plan.to_dict())) == plan
 
 
@@ -127,7 +131,7 @@ def test_nanogpts_cpu_settings():
 
 
 def test_presets_and_architectures():
-    plan = Plan.read({"model.preset": "llama-tiny", "model.n_layer": "3"})
+    plan = Plan.read({"model.preset": "llama-tiny", "model.n_layer": Typed("3")})
     assert type(plan.model).__name__ == "LlamaConfig"
     assert (plan.model.n_layer, plan.vocab_size) == (3, None)
     assert plan.model_for(77).vocab_size == 77

@@ -5,11 +5,14 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 
 import numpy as np
 import pytest
 
+from minillm.cli import settings
 from minillm.cli.main import main
+from minillm.cli.plan import Plan
 from minillm.training.checkpoint import RunFolder, load_run
 from minillm.training.metrics import read_metrics
 
@@ -119,7 +122,7 @@ def test_a_run_is_not_overwritten(place, capsys):
         (["--model.activation", "gleu"], "did you mean 'gelu'?"),
         (["--tokenizer.kind", "bpe", "--tokenizer.vocab-size", "255"], "vocab_size is 255"),
         (["--model.block-size", "3000"], "one context needs 3001"),
-        (["--train.lr", "-1"], "train.lr is -1.0; it must be at least 0"),
+        (["--train.lr", "-1"], "train.lr is -1.0; it takes a number above 0"),
     ],
 )
 def test_bad_settings_are_one_line(place, capsys, words, message):
@@ -157,9 +160,88 @@ def test_a_cut_off_checkpoint_names_the_file(place, capsys):
 
 def test_a_checkpoint_of_another_architecture(place, capsys):
     train(capsys)
-    fails(capsys, "is of another architecture", "--resume", "--model.n-layer", "2")
-    fails(capsys, "is of another architecture", "--resume", "--model.d-model", "32")
-    assert load_run("runs/mine")[2].checkpoint.step == 6
+    train(capsys, "--out", "other", "--model.n-head", "4")
+    mine, other = (RunFolder(name).checkpoint_folder for name in ("runs/mine", "other"))
+    shutil.rmtree(mine)
+    shutil.copytree(other, mine)
+    fails(capsys, "is of another architecture: n_head is 4 in it, and 2 in this model",
+          "--resume", "--train.steps", "8")  # fmt: skip
+    assert RunFolder("runs/mine").last().step == 6
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "message"),
+    [
+        ("--model.n-layer", "2", "model.n_layer = 1, not 2"),
+        ("--model.architecture", "llama", "model.architecture = gpt, not llama"),
+        ("--model.preset", "llama-tiny", "model.architecture = gpt, not llama"),
+        ("--model.preset", "gpt-tiny", "model.block_size = 16, not 64"),
+        ("--model.dropout", "0.1", "model.dropout = 0.0, not 0.1"),
+        ("--tokenizer.kind", "word", "tokenizer.kind = char, not word"),
+        ("--data.validation", "0.2", "data.validation = 0.1, not 0.2"),
+        ("--train.batch-size", "8", "train.batch_size = 4, not 8"),
+        ("--train.seed", "1", "train.seed = 0, not 1"),
+    ],
+)
+def test_what_a_run_keeps_is_not_changed_when_it_goes_on(place, capsys, flag, value, message):
+    plan = Plan.read(settings.flatten(tomllib.loads(RECIPE)) | {"data.path": "input.txt"})
+    RunFolder("runs/mine").path.mkdir(parents=True)
+    RunFolder("runs/mine").begin(plan.to_dict())
+    words = ["train", "runs/mine", "--resume", flag, value]
+    status, out, err = run(capsys, *words)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert f"the run runs/mine has {message}: a run that goes on keeps its data" in err
+    assert "leave that out, or start another run, with --out and without --resume" in err
+
+
+def test_other_data_than_a_run_has_is_refused_and_the_same_is_not(place, capsys):
+    train(capsys, "--train.steps", "2", "--train.decay-steps", "5")
+    (place / "other.txt").write_text(TEXT[::-1])
+    fails(capsys, f"has data.path = {place / 'input.txt'}, not {place / 'other.txt'}",
+          "--resume", data="other.txt")  # fmt: skip
+    fails(capsys, "where the same data has moved, change its path in runs/mine/config.json",
+          "--resume", data="other.txt")  # fmt: skip
+    more = ["--resume", "--train.steps", "3", "--model.architecture", "gpt", "--train.lr", "1e-3"]
+    assert train(capsys, *more)[0] == 0
+    assert RunFolder("runs/mine").last().step == 3
+
+
+def test_a_recipe_that_has_changed_since_its_run_began_is_told_of(place, capsys):
+    train(capsys)
+    changed = RECIPE.replace("steps = 6", "steps = 9").replace("n_layer = 1", "n_layer = 2")
+    (place / "mine.toml").write_text(changed)
+    status, out, _ = run(capsys, "train", "mine.toml", "--resume", "--train.eval-every", "3")
+    assert status == 0
+    assert out.splitlines()[0] == (
+        "runs/mine goes on with its own settings, not those of mine.toml:"
+        " model.n_layer = 1, not 2, train.steps = 6, not 9"
+    )
+    assert RunFolder("runs/mine").last().step == 6
+
+
+def test_what_is_no_recipe_says_what_to_do(place, capsys):
+    (place / "notes").mkdir()
+    for words, message in [
+        (["input.txt"], "input.txt is no recipe, whose name would end in .toml; to train on it,"
+                        " `minillm train tiny --data.path input.txt`"),
+        (["notes"], "notes is a folder without a run (no config.json); to train on text in it,"),
+        (["nowhere", "--resume"], "there is no run folder nowhere, and no recipe is called"),
+        (["tinny"], "no recipe is called 'tinny'; did you mean 'tiny'?"),
+    ]:  # fmt: skip
+        status, out, err = run(capsys, "train", *words)
+        assert (status, out, err.count("\n")) == (2, "", 1)
+        assert message in err
+    RunFolder("begun").path.mkdir()
+    RunFolder("begun").begin({})
+    assert "begun is a run; --resume goes on with it" in run(capsys, "train", "begun")[2]
+
+
+def test_the_parts_of_a_recipe_that_later_stages_read(place, capsys):
+    (place / "mine.toml").write_text(RECIPE + "[sft]\nsteps = 3\n")
+    assert train(capsys)[0] == 0
+    assert "sft" not in RunFolder("runs/mine").read_config()
+    fails(capsys, "unknown setting 'sft.steps'; did you mean 'train.steps'?",
+          "--sft.steps", "3", "--out", "second")  # fmt: skip
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

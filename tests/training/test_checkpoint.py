@@ -1,14 +1,21 @@
 """Checkpoints are whole or not there; which are kept; what a damaged one says."""
 
+import contextlib
+import dataclasses
 import json
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from minillm.errors import CheckpointError, InputError
+from minillm import files
+from minillm.errors import CheckpointError, InputError, MiniLLMError
 from minillm.models import registry
 from minillm.tokenizer import CharTokenizer
-from minillm.training import checkpoint
+from minillm.training import stored
 from minillm.training.checkpoint import RunFolder, load_run
 from minillm.training.optimizer import AdamW
 
@@ -76,11 +83,16 @@ def test_a_checkpoint_that_was_cut_off_says_so(tmp_path, file, share):
 def test_a_checkpoint_of_another_architecture_is_refused(tmp_path):
     run = saved(tmp_path / "run", [1.0])
     other = registry.GPTConfig(small.VOCAB, small.BLOCK, n_layer=3, n_head=2, d_model=16)
-    with pytest.raises(CheckpointError, match="is of another architecture: .*blocks.2"):
+    with pytest.raises(CheckpointError, match="another architecture: n_layer is 2 in it, and 3 in"):
         run.last().load(small.model(config=other))
-    wide = registry.GPTConfig(small.VOCAB, small.BLOCK, n_layer=2, n_head=2, d_model=32)
-    with pytest.raises(CheckpointError, match=r"has shape \(32, 16\)"):
-        run.last().load(small.model(config=wide))
+    same_shapes = dataclasses.replace(small.CONFIG, n_head=4)
+    with pytest.raises(CheckpointError, match="another architecture: n_head is 2 in it, and 4 in"):
+        run.last().load(small.model(config=same_shapes))
+    run.last().load(small.model(config=dataclasses.replace(small.CONFIG, dropout=0.5)))
+    weights = small.model(config=other).state_dict()
+    stored.write_arrays(run.last().path / "model.safetensors", weights)
+    with pytest.raises(CheckpointError, match="is of another model: .*blocks.2"):
+        run.last().load(small.model())
 
 
 def test_what_is_not_a_run_is_refused(tmp_path):
@@ -106,21 +118,148 @@ def test_leftovers_of_a_killed_process_are_swept_away(tmp_path):
     assert steps(run) == [10]
 
 
-@pytest.mark.parametrize("failing", ["save_file", "files.write_text"])
-def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch, failing):
+@pytest.mark.parametrize("failing", ["stored.save_file", "files.write_text"])
+def test_a_disk_that_fails_leaves_what_was_there(tmp_path, monkeypatch, failing):
     run = saved(tmp_path / "run", [1.0])
     before = sorted(run.path.glob("**/*"))
 
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    where, _, name = failing.rpartition(".")
-    monkeypatch.setattr(getattr(checkpoint, where) if where else checkpoint, name, full)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr(f"minillm.{failing.replace('stored', 'training.stored')}", full)
+    with pytest.raises(OSError, match="No space left on device, writing the checkpoint of step 20"):
         run.save(20, small.model())
     assert sorted(run.path.glob("**/*")) == before
     monkeypatch.undo()
     assert load_run(run.path)[2].checkpoint.step == 10
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a file system of its own, which holds one checkpoint and not two."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    size = int(1.7 * 3 * 4 * small.model().num_parameters())  # the weights and both moments
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("mounting takes root")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_says_what_did_not_fit_and_leaves_what_was_there(small_disk):
+    run = saved(small_disk / "run", [1.0])
+    before = sorted(run.path.glob("**/*"))
+    model = small.model()
+    with pytest.raises(OSError, match=(
+        r"No space left on device, writing the checkpoint of step 20, which takes 0\.1 MB \(0\.\d MB"
+    )) as caught:  # fmt: skip
+        run.save(20, model, AdamW(model.named_parameters()))
+    assert str(small_disk) in str(caught.value.filename)
+    assert sorted(run.path.glob("**/*")) == before
+    assert load_run(run.path)[2].checkpoint.step == 10
+
+
+def test_a_new_checkpoint_is_on_the_disk_before_an_old_one_goes(tmp_path, monkeypatch):
+    run = saved(tmp_path / "run", [None], keep=1)
+    flush, at_flush = files.flush, []
+
+    def watched(path):
+        if path == run.checkpoint_folder:
+            at_flush.append(steps(run))
+        flush(path)
+
+    monkeypatch.setattr(files, "flush", watched)
+    run.save(20, small.model(), keep=1)
+    assert (at_flush, steps(run)) == ([[10, 20]], [20])
+
+
+def damage_state(folder):
+    (folder / "state.json").write_text('{"step": 10, "validation_l')
+
+
+def damage_meaning(folder):
+    (folder / "state.json").write_text('{"validation_loss": "low"}')
+
+
+def damage_weights(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+def lose_state(folder):
+    (folder / "state.json").unlink()
+
+
+def lose_weights(folder):
+    (folder / "model.safetensors").unlink()
+
+
+DAMAGES = [damage_state, damage_meaning, damage_weights, lose_state, lose_weights]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_an_old_checkpoint_that_is_damaged_stops_no_training(tmp_path, capsys, damage):
+    """It is told of at once, does not count as the best, and goes when its time comes."""
+    data = small.shards(tmp_path / "data")
+    small.run(tmp_path / "run", data, 6)
+    run = RunFolder(tmp_path / "run")
+    first, last = run.checkpoints()
+    damage(first.path)
+    capsys.readouterr()
+    small.run(tmp_path / "run", data, 20)
+    out = capsys.readouterr().out
+    told = f"an older checkpoint is of no use and does not count: {first.path}"
+    assert told in out.splitlines()[0]
+    assert steps(run)[-1] == 20
+    assert first.step not in steps(run) or run.best().step == first.step
+    assert last.step not in steps(run)
+    assert run.damaged() == [] or damage in (damage_weights, lose_weights)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_last_checkpoint_that_is_damaged_is_seen_before_a_step_is_made(tmp_path, damage):
+    data = small.shards(tmp_path / "data")
+    small.run(tmp_path / "run", data, 6)
+    run = RunFolder(tmp_path / "run")
+    first, last = run.checkpoints()
+    damage(last.path)
+    with pytest.raises(CheckpointError, match="^[^\n]*$") as caught:
+        small.run(tmp_path / "run", data, 20)
+    words = f"without the folder {last.path} the run goes on from step {first.step}"
+    assert words in str(caught.value)
+    shutil.rmtree(last.path)
+    small.run(tmp_path / "run", data, 8)
+    assert run.last().step == 8
+
+
+@pytest.mark.parametrize("damage", [damage_state, damage_meaning, lose_state])
+def test_the_best_cannot_be_chosen_where_a_loss_is_unknown(tmp_path, damage):
+    run = saved(tmp_path / "run", [1.0, 2.0, 3.0])
+    damage(run.checkpoints()[0].path)
+    with pytest.raises(CheckpointError, match="remove that checkpoint, or choose another"):
+        load_run(run.path)
+    assert load_run(run.path, "last")[2].checkpoint.step == 30
+    assert load_run(run.checkpoints()[1].path)[2].checkpoint.step == 20
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_whatever_is_damaged_the_error_is_one_of_ours(tmp_path_factory, data):
+    """Any byte of any file may be another: the run loads, or says what is wrong."""
+    run = saved(tmp_path_factory.mktemp("runs") / "run", [1.0])
+    file = data.draw(st.sampled_from(
+        ["config.json", "checkpoints/step-00000010/state.json",
+         "checkpoints/step-00000010/model.safetensors"]
+    ))  # fmt: skip
+    content = bytearray((run.path / file).read_bytes())
+    place = data.draw(st.integers(0, min(len(content), 700) - 1))
+    content[place] = data.draw(st.integers(0, 255))
+    (run.path / file).write_bytes(bytes(content))
+    with contextlib.suppress(MiniLLMError):
+        load_run(run.path)
 
 
 def test_saving_a_step_again_replaces_it(tmp_path):

@@ -206,9 +206,9 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(tmp_path, data, w
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("minillm.training.checkpoint.save_file", full)
+    monkeypatch.setattr("minillm.training.stored.save_file", full)
     with pytest.raises(
-        OSError, match=r"No space left on device at step 4 .*step-00000003"
+        OSError, match=r"No space left on device, writing the checkpoint of step 4.*step-00000003 is whole"
     ) as error:
         small.run(folder, data, 10)
     assert str(folder) in str(error.value)

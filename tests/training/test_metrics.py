@@ -12,7 +12,6 @@ from minillm.tokenizer import BPETokenizer, CharTokenizer
 from minillm.training.metrics import (
     MetricsLog,
     TextLoss,
-    matmul_peak,
     read_metrics,
     split_losses,
     text_loss,
@@ -94,7 +93,3 @@ def test_a_log_goes_on_where_the_checkpoint_stands(tmp_path):
     assert all(json.loads(line) for line in path.read_text().splitlines())
     assert read_metrics(path)[2]["loss"] == 1.0
     assert read_metrics(tmp_path / "none.jsonl") == []
-
-
-def test_the_peak_is_a_speed():
-    assert 1e7 < matmul_peak(size=64, seconds=0.01) < 1e17

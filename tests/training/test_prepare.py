@@ -115,5 +115,5 @@ def test_no_path_at_all(tmp_path):
 def test_a_validation_split_of_one_token_is_refused(tmp_path):
     write_tokens(tmp_path / "shards", "train", np.arange(100) % 5, 5)
     write_tokens(tmp_path / "shards", "validation", np.arange(1), 5)
-    with pytest.raises(InputError, match="validation split has 1 tokens"):
+    with pytest.raises(InputError, match="validation split has 1 token, too few"):
         ready(tmp_path, tmp_path / "shards")

@@ -1,0 +1,84 @@
+"""The peak: how fast this machine multiplies matrices, to measure a training step against.
+
+Nearly all arithmetic of a step is in products of matrices, so no step does more operations in a
+second than the best product there is. That is measured, not looked up, in the precision of the run
+(where the processor has products of bfloat16 they are twice as fast as those of float32), and of
+several trials the best counts: whatever disturbs a trial makes it slower.
+
+A machine that was busy all that time is found out later: a step that is faster than the peak has it
+measured again, and raises it to its own speed where that is faster still.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from minillm import backend, jit
+from minillm.kernels import matmul
+
+SHAPE = (2048, 512, 2048)  # rows, inner, columns: large enough to be near the best of any size
+FEWEST = 3  # trials
+
+
+class Peak:
+    """The most floating-point operations per second seen here: `flops`, which only ever rises."""
+
+    def __init__(self, precision: str = "float32", seconds: float = 0.1) -> None:
+        """Measure each kind of product for about `seconds`, up to the precision given."""
+        self.precision, self.seconds, self.flops = precision, seconds, 0.0
+        self.measure()
+
+    def measure(self) -> None:
+        """Try again, and keep the best."""
+        rows, inner, columns = SHAPE
+        rng = np.random.default_rng(0)
+        a, b = (
+            backend.asarray(rng.standard_normal(shape, dtype=np.float32))
+            for shape in ((rows, inner), (inner, columns))
+        )
+        for product in _products(self.precision):
+            fastest = self._fastest(lambda product=product: product(a, b))
+            self.flops = max(self.flops, 2 * rows * inner * columns / fastest)
+
+    def _fastest(self, work: Callable[[], Any]) -> float:
+        """The seconds of the best trial."""
+        work()  # may compile, and wait for the threads of another product to go to sleep
+        end, trials, fastest = time.perf_counter() + self.seconds, 0, math.inf
+        while trials < FEWEST or time.perf_counter() < end:
+            trials += 1
+            start = time.perf_counter()
+            float(work()[0, 0])  # reading one number waits for a GPU to be done
+            fastest = min(fastest, time.perf_counter() - start)
+        return fastest
+
+    def share(self, flops: float) -> float:
+        """`flops` per second as a share of the peak, at most 1."""
+        if flops > self.flops:
+            self.measure()
+            self.flops = max(self.flops, flops)
+        return flops / self.flops
+
+
+def _products(precision: str) -> list[Callable[[Any, Any], Any]]:
+    """The array module's product, and ours in each precision that a run of `precision` uses."""
+    found: list[Callable[[Any, Any], Any]] = [lambda a, b: a @ b]
+    if not jit.disabled():  # plain Python loops would take hours, and set no record
+        halves = {False, precision == "bfloat16"}
+        found += [lambda a, b, half=half: matmul.product(a, b, bfloat16=half) for half in halves]
+    return found
+
+
+_known: dict[tuple[str, int, str], Peak] = {}
+
+
+def peak(precision: str = "float32") -> Peak:
+    """The peak in this process, measured when it is first asked for."""
+    key = backend.name(), backend.threads(), precision
+    if key not in _known:
+        _known[key] = Peak(precision)
+    return _known[key]
