@@ -222,8 +222,7 @@ def test_a_recipe_that_has_changed_since_its_run_began_is_told_of(place, capsys)
 def test_what_is_no_recipe_says_what_to_do(place, capsys):
     (place / "notes").mkdir()
     for words, message in [
-        (["input.txt"], "input.txt is no recipe, whose name would end in .toml; to train on it,"
-                        " `minillm train tiny --data.path input.txt`"),
+        (["input.txt"], "input.txt is no recipe, whose name would end in .toml; to train on it, `"),
         (["notes"], "notes is a folder without a run (no config.json); to train on text in it,"),
         (["nowhere", "--resume"], "there is no run folder nowhere, and no recipe is called"),
         (["tinny"], "no recipe is called 'tinny'; did you mean 'tiny'?"),

@@ -39,6 +39,13 @@ def test_what_is_not_text_is_one_clear_line(tmp_path: Path, content: bytes, comp
         read_documents([tmp_path / "nowhere"])
 
 
+@pytest.mark.parametrize("name", ["corpus.json", "table.CSV"])
+def test_a_form_without_a_reader_says_which_have_one(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text('{"text": "hello"}')
+    with pytest.raises(InputError, match=r"no reader for \.(json|CSV) files; .* \.txt, .*\.jsonl"):
+        read_documents([tmp_path / name])
+
+
 @given(st.text(st.characters(codec="utf-8")), st.floats(allow_nan=False))
 def test_records_come_back_from_their_lines(text: str, value: float) -> None:
     document = Document(text, "a.txt", {"url": text})

@@ -26,6 +26,7 @@ KINDS = {
     ".html": "html", ".htm": "html", ".xhtml": "html", ".jsonl": "jsonl", ".ndjson": "jsonl",
     ".parquet": "parquet", ".warc": "warc", ".wet": "warc",
 }  # fmt: skip
+UNREAD = (".json", ".csv", ".tsv")  # text, but of a form that would be learned with its content
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,11 @@ def plan(sources: Mapping[str, Iterable[str | os.PathLike[str]]], config: Readin
 
     Args:
         sources: the paths of each collection. A file is read whatever its name, as text if nothing
-            else; under a folder, those of a known kind are.
+            else (but for `UNREAD`); under a folder, those of a known kind are.
         config: how to read and cut.
 
-    Raises `InputError` where a path does not exist or a format needs a package that is missing.
+    Raises `InputError` where a path does not exist, is of a form that has no reader, or a format
+    needs a package that is missing.
     """
     parts: list[Part] = []
     left_out: Counter[str] = Counter()
@@ -81,10 +83,15 @@ def _files(path: Path, left_out: Counter[str]) -> Iterator[tuple[Path, str]]:
                 left_out[file.suffix or file.name] += 1
             else:
                 yield file, inside.as_posix()
-    elif path.exists():
-        yield path, path.name
-    else:
+    elif not path.exists():
         raise InputError(f"{path} does not exist; give a file of text or a folder of them")
+    elif path.suffix.lower() in UNREAD:
+        raise InputError(
+            f"{path}: no reader for {path.suffix} files; there are some for {', '.join(KINDS)},"
+            ' and JSON Lines have one {"text": ...} on each line'
+        )
+    else:
+        yield path, path.name
 
 
 def kind(name: str) -> str | None:
