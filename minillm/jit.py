@@ -26,7 +26,7 @@ import inspect
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import CodeType, FunctionType
+from types import CodeType
 from typing import Any
 
 from minillm import backend
@@ -39,7 +39,9 @@ FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
 on_compile: Callable[[str], None] | None = None
 
 
-def jit(function: FunctionType | None = None, reads: tuple[str, ...] = (), **options: Any) -> Any:
+def jit(
+    function: Callable[..., Any] | None = None, reads: tuple[str, ...] = (), **options: Any
+) -> Any:
     """Mark `function` to be compiled by `numba.njit` with `options` when it is first called.
 
     Defaults: `fastmath=FASTMATH`, `nogil=True`, `error_model="numpy"` (division gives inf or NaN).
@@ -62,7 +64,7 @@ def jit(function: FunctionType | None = None, reads: tuple[str, ...] = (), **opt
     return Marked(function, build, plain=function)
 
 
-def intrinsic(plain: FunctionType, uses: tuple[str, ...] = ()) -> Any:
+def intrinsic(plain: Callable[..., Any], uses: tuple[str, ...] = ()) -> Any:
     """Mark a `numba.extending.intrinsic`: a function that writes LLVM instructions.
 
     `plain` is the same computation as ordinary Python; it runs under NUMBA_DISABLE_JIT=1. `uses`
@@ -72,7 +74,7 @@ def intrinsic(plain: FunctionType, uses: tuple[str, ...] = ()) -> Any:
         def fma(typing_context, a, b, c): ...
     """
 
-    def mark(function: FunctionType) -> Marked:
+    def mark(function: Callable[..., Any]) -> Marked:
         marked = Marked(function, lambda _: _numba().extending.intrinsic(function), plain=plain)
         marked.sources.update(uses)
         return marked
@@ -94,7 +96,7 @@ class Marked:
     """A function waiting to be compiled; `compiled()` does it once and remembers."""
 
     def __init__(
-        self, function: FunctionType, build: Callable[[Marked], Any], plain: FunctionType
+        self, function: Any, build: Callable[[Marked], Any], plain: Callable[..., Any]
     ) -> None:
         self.function, self.plain = function, plain
         self.__doc__, self.__name__, self.__wrapped__ = function.__doc__, function.__name__, plain
@@ -209,7 +211,7 @@ def _keep_on_disk(dispatcher: Any, mark: Marked) -> None:
     class KernelCache(FunctionCache):
         """Numba's cache, stamped with every source file, forgiving of disks it cannot write."""
 
-        def __init__(self, function: FunctionType) -> None:
+        def __init__(self, function: Any) -> None:
             super().__init__(function)
             base = self._impl.filename_base
             self._cache_file = KernelFiles(self._cache_path, base, _digest(mark.sources))

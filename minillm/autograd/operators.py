@@ -12,6 +12,7 @@ was repeated. An operand that needs no gradient may be answered with None.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +32,19 @@ class Operators:
     """The operators and array methods of `Tensor`, which supplies `array`, `_record`, `_other`."""
 
     __slots__ = ()
+
+    if TYPE_CHECKING:  # what `Tensor` supplies
+        array: Array
+        data: Any
+        requires_grad: bool
+        shape: Any
+        dtype: Any
+        ndim: Any
+        size: Any
+        _other: Callable[[Any], Tensor]
+        _plain: Callable[[Array], Tensor]
+        _record: Callable[..., Tensor]
+        _view: Callable[..., Tensor]
 
     # ------------------------------------------------------------------ arithmetic
 

@@ -62,6 +62,15 @@ class Tensor(Operators):
         "__weakref__", "_backward", "_guard", "_holds",
         "array", "grad", "op", "parents", "place", "requires_grad",
     )  # fmt: skip
+    array: Array
+    grad: Array | None
+    op: str  # what made it; "" for a leaf
+    parents: tuple[Tensor, ...]
+    place: int  # grows with every tensor made
+    requires_grad: bool
+    _backward: Backward | None
+    _guard: Guard | None
+    _holds: Any
     __array_ufunc__ = None  # so that `ndarray * tensor` asks the tensor
 
     def __init__(self, data: Any, requires_grad: bool = False) -> None:

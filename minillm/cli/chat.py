@@ -37,9 +37,10 @@ def run(arguments: argparse.Namespace) -> None:
     """Answer the question on the command line, or those typed or piped in, line by line."""
     model, tokenizer, info = load_run(arguments.run_folder, arguments.checkpoint)
     missing = set(SPECIAL_TOKENS) - set(tokenizer.special_tokens if tokenizer else ())
-    if missing:
+    if tokenizer is None or missing:
         raise InputError(
-            f"the run {info.run.path} cannot chat: its vocabulary has no {min(missing)}"
+            f"the run {info.run.path} cannot chat: its vocabulary has no {min(missing)};"
+            " `minillm generate` lets it continue a text"
         )
     chat = Chat(model, tokenizer, arguments)
     if arguments.question:

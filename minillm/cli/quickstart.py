@@ -65,18 +65,18 @@ def run(arguments: argparse.Namespace) -> None:
         questions = stages.collect(out.path, arguments.text, arguments.questions, report.say)
         base = RunFolder(out.path / "pretrained") if questions else out
         stage("prepare: a vocabulary, and the text in its tokens")
-        ready = stages.prepare_tokens(base, plan, report.say)
+        ready, tokenizer = stages.prepare_tokens(base, plan, report.say)
         stage("pretrain: predict the next token")
         model = stages.pretrain(base, ready, plan, report)
         stage("evaluate on text that it has not seen")
-        stages.evaluate(base, model, ready.tokenizer, report.say)
+        stages.evaluate(base, model, tokenizer, report.say)
         stage("write")
-        stages.write(model, ready.tokenizer, not arguments.text, report.say)
+        stages.write(model, tokenizer, not arguments.text, report.say)
         if questions:
             stage(f"teach {counted(len(questions), 'question')} and their answers")
-            model = stages.teach(out, base, ready, questions, plan, lessons, report)
+            model = stages.teach(out, base, tokenizer, questions, plan, lessons, report)
             stage("examine")
-            stages.examine(model, ready.tokenizer, questions, report.say)
+            stages.examine(model, tokenizer, questions, report.say)
         else:
             report.say("\nno questions to teach: give some with --questions to have it answer")
     print(f"\nfinished in {duration(time.monotonic() - started)}; now try\n")

@@ -84,10 +84,12 @@ def collect(
     return questions
 
 
-def prepare_tokens(run: RunFolder, plan: Plan, say: Say) -> Prepared:
+def prepare_tokens(run: RunFolder, plan: Plan, say: Say) -> tuple[Prepared, Tokenizer]:
     """Train the tokenizer and write the token shards, in a run folder that begins here."""
     _begin(run, plan)
-    return prepare(run, plan.data, plan.tokenizer, say)
+    ready = prepare(run, plan.data, plan.tokenizer, say)
+    assert ready.tokenizer is not None  # only shards may come without one, and this is text
+    return ready, ready.tokenizer
 
 
 def pretrain(run: RunFolder, ready: Prepared, plan: Plan, report: Reporter) -> LanguageModel:
@@ -128,14 +130,14 @@ def write(model: LanguageModel, tokenizer: Tokenizer, documentation: bool, say: 
 def teach(
     run: RunFolder,
     base: RunFolder,
-    ready: Prepared,
+    tokenizer: Tokenizer,
     questions: Sequence[Question],
     plan: Plan,
     lessons: TrainConfig,
     report: Reporter,
 ) -> LanguageModel:
     """Fine-tune the model of `base` on conversations made from the questions."""
-    model, tokenizer = load_run(base.path)[0], ready.tokenizer
+    model = load_run(base.path)[0]
     block_size = model.config.block_size
     talks = conversations(tokenizer, questions, block_size, lessons.seed)
     batches = ChatBatches(tokenizer, talks, lessons.batch_size, block_size, lessons.seed)
@@ -157,11 +159,11 @@ def examine(
         say(f"   {asked[i]}\n   > {said[i]}\n")
     expected = [question.answer for question in questions]
     say(f"right answers, word for word: {_share(said, expected)}")
-    others = [question for question in questions if question.unseen]
+    others = [(question.unseen, question.answer) for question in questions if question.unseen]
     if others:
-        said = list(answers(model, tokenizer, [question.unseen for question in others]))
-        share = _share(said, [question.answer for question in others])
-        say(f"asked in words that it was never taught ({others[0].unseen}): {share}")
+        said = list(answers(model, tokenizer, [asked for asked, _ in others]))
+        share = _share(said, [answer for _, answer in others])
+        say(f"asked in words that it was never taught ({others[0][0]}): {share}")
 
 
 # ---------------------------------------------------------------------------------- helpers

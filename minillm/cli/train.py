@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
             plan.train,
             run=folder,
             validation=ready.validation,
-            lengths=None if ready.tokenizer is None else token_lengths(ready.tokenizer),
+            lengths=token_lengths(ready.tokenizer),
             report=report,
             sample=_sampler(model, ready.tokenizer, plan.train.sample_tokens),
         )

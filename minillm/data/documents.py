@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from minillm.errors import InputError
 
@@ -54,7 +55,9 @@ def to_line(record: Document | Rejected) -> str:
     '{"text": "Hi.", "source": "a.txt", "metadata": {}, "rule": "min_words", "value": 1}\\n'
     """
     document = record.document if isinstance(record, Rejected) else record
-    fields = {"text": document.text, "source": document.source, "metadata": document.metadata}
+    fields: dict[str, Any] = {
+        "text": document.text, "source": document.source, "metadata": document.metadata,
+    }  # fmt: skip
     if isinstance(record, Rejected):
         fields |= {"rule": record.rule, "value": record.value}
     return json.dumps(fields, ensure_ascii=False) + "\n"
@@ -132,7 +135,8 @@ def split_documents(
 def _split_ends(
     documents: Sequence[Document], validation: float
 ) -> tuple[list[Document], list[Document]]:
-    training, held = [], []
+    training: list[Document] = []
+    held: list[Document] = []
     for document in documents:
         cut = round(len(document.text) * (1 - validation))
         line_end = document.text.find("\n", cut)

@@ -145,11 +145,11 @@ def _read(line: str, where: str) -> Question:
         raise InputError(f"{where} is not JSON: {error}") from error
     if isinstance(found, Mapping):
         asked, answer, unseen = found.get("question"), found.get("answer"), found.get("unseen")
-        ways = [asked] if isinstance(asked, str) else asked
-        if (
-            isinstance(ways, list)
-            and ways
-            and all(isinstance(t, str) and t for t in [*ways, answer])
-        ):
-            return Question(tuple(ways), answer, unseen if isinstance(unseen, str) else None)
+        ways = asked if isinstance(asked, list) else [asked]
+        if ways and all(map(_is_text, [*ways, answer])):
+            return Question(tuple(ways), str(answer), unseen if _is_text(unseen) else None)
     raise InputError(f'{where} needs "question" and "answer", both text')
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value != ""

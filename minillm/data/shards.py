@@ -57,7 +57,7 @@ def write_tokens(
                 f"{folder} holds tokens of a vocabulary of {index['vocab_size']}, not {vocab_size}"
             )
         splits = index["splits"]
-    shards = []
+    shards: list[dict[str, Any]] = []
     pieces = [arrays] if isinstance(arrays, np.ndarray) else arrays
     for tokens in _blocks(_checked(pieces, vocab_size, dtype), shard_tokens):
         name = f"{split}-{len(shards):05d}.bin"

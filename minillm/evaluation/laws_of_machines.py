@@ -163,7 +163,7 @@ def _adamw(torch: Any) -> float:
     rng = np.random.default_rng(2)
     start = rng.standard_normal((6, 5)).astype(np.float32)
     mine, theirs = Tensor(backend.asarray(start.copy()), requires_grad=True), torch.tensor(start)
-    settings = {"lr": 0.1, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1}
+    settings: dict[str, Any] = {"lr": 0.1, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1}
     ours, peer = AdamW([("w", mine)], **settings), torch.optim.AdamW([theirs], **settings)
     for _ in range(3):
         gradient = rng.standard_normal((6, 5)).astype(np.float32)

@@ -33,8 +33,8 @@ def of_text(model: LanguageModel, tokenizer: Tokenizer, text: str) -> TextLoss:
 
 
 def _of_tokens(model: LanguageModel, tokenizer: Tokenizer | None, tokens: Tokens) -> TextLoss:
-    lengths = None if tokenizer is None else token_lengths(tokenizer)
-    return total(split_losses(model, tokens, model.config.block_size, lengths))
+    block_size = model.config.block_size
+    return total(split_losses(model, tokens, block_size, token_lengths(tokenizer)))
 
 
 class _Text:

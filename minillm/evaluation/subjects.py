@@ -75,7 +75,8 @@ def largest(differences: Iterable[float]) -> float:
 
 def gradients(model: LanguageModel) -> dict[str, Array]:
     """Copies of the parameters' gradients, which are then forgotten."""
-    found = {name: weight.grad.copy() for name, weight in model.named_parameters()}
+    weights = model.named_parameters()
+    found = {name: weight.grad.copy() for name, weight in weights if weight.grad is not None}
     model.zero_grad()
     return found
 

@@ -7,12 +7,12 @@ nothing needs no counts, so these go without, and are pasted into the loops that
 
 from __future__ import annotations
 
-from types import FunctionType
+from collections.abc import Callable
 from typing import Any
 
 from minillm.jit import jit
 
 
-def inner(function: FunctionType) -> Any:
+def inner(function: Callable[..., Any]) -> Any:
     """Mark a function that allocates nothing to be compiled into its callers."""
     return jit(function, _nrt=False, forceinline=True)

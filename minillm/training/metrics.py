@@ -67,8 +67,13 @@ class TextLoss:
         return TextLoss(self.nats + other.nats, self.tokens + other.tokens, both)
 
 
-def token_lengths(tokenizer: Tokenizer) -> np.ndarray:
-    """Bytes that each token adds to a text, int64 (vocab_size,); special tokens add none."""
+def token_lengths(tokenizer: Tokenizer | None) -> np.ndarray | None:
+    """Bytes that each token adds to a text, int64 (vocab_size,); special tokens add none.
+
+    None, which all that takes lengths understands, where there is no tokenizer.
+    """
+    if tokenizer is None:
+        return None
     special = set(tokenizer.special_tokens.values())
     return np.array(
         [0 if i in special else len(tokenizer.token_bytes(i)) for i in range(tokenizer.vocab_size)]

@@ -12,8 +12,10 @@ measured again, and raises it to its own speed where that is faster still.
 from __future__ import annotations
 
 import math
+import operator
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,7 +44,7 @@ class Peak:
             for shape in ((rows, inner), (inner, columns))
         )
         for product in _products(self.precision):
-            fastest = self._fastest(lambda product=product: product(a, b))
+            fastest = self._fastest(partial(product, a, b))
             self.flops = max(self.flops, 2 * rows * inner * columns / fastest)
 
     def _fastest(self, work: Callable[[], Any]) -> float:
@@ -64,12 +66,12 @@ class Peak:
         return flops / self.flops
 
 
-def _products(precision: str) -> list[Callable[[Any, Any], Any]]:
+def _products(precision: str) -> list[Callable[..., Any]]:
     """The array module's product, and ours in each precision that a run of `precision` uses."""
-    found: list[Callable[[Any, Any], Any]] = [lambda a, b: a @ b]
+    found: list[Callable[..., Any]] = [operator.matmul]
     if not jit.disabled():  # plain Python loops would take hours, and set no record
         halves = {False, precision == "bfloat16"}
-        found += [lambda a, b, half=half: matmul.product(a, b, bfloat16=half) for half in halves]
+        found += [partial(matmul.product, bfloat16=half) for half in halves]
     return found
 
 
