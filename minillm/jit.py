@@ -12,6 +12,10 @@ function takes the place of the mark in its module, so that later calls go strai
             out[i] = x[i] * factor
 
 Call other marked functions by their own names (`from .tile import multiply`), not through a module.
+One that adds or rounds floats for its callers is marked `@jit(forceinline=True)`. Otherwise all its
+callers in a process share one machine code of it, whichever was loaded first, and LLVM may have put
+sums in another order there: a run that compiles would differ in its last bits from the next one.
+
 With NUMBA_DISABLE_JIT=1 the marks vanish and the functions are the plain Python they look like.
 
 Compiled code is kept on disk, so that only the first run on a machine compiles. Numba's own cache

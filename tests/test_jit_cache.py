@@ -1,6 +1,9 @@
 """Compiled code on disk: whoever is killed or writes at the same time, no call gets other code."""
 
 import importlib.util
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -59,3 +62,36 @@ def test_writers_at_the_same_time_do_not_mix_up_signatures(path):
     assert again(np.float64(1.5)) == 3
     assert again(np.float32(1.5)) == 3
     assert len(list(path.parent.glob("__pycache__/*.nbc"))) == 2
+
+
+KERNELS = """
+import numpy as np
+from minillm.kernels import cross_entropy, layer_norm, log_softmax, rms_norm, softmax, swiglu
+
+x = np.random.default_rng(0).standard_normal((256, 1000), dtype=np.float32)
+weight, targets = x[0], np.arange(256)
+y, *kept = layer_norm.forward(x, weight, weight)
+results = [y, *layer_norm.backward(y, x, weight, *kept)]
+y, *kept = rms_norm.forward(x, weight)
+results += [y, *rms_norm.backward(y, x, weight, *kept)]
+losses, lse = cross_entropy.forward(x, targets)
+results += [losses, cross_entropy.backward(losses, x, targets, lse)]
+results += [log_softmax.forward(x), log_softmax.backward(x, x)]
+results += [softmax.forward(x), softmax.backward(x, x), *swiglu.backward(x, x, x)]
+for result in results:
+    print(hash(result.tobytes()))
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_compiles_computes_the_same_bits_as_one_that_loads(tmp_path):
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONHASHSEED": "0"}
+    one, other = (
+        subprocess.run(
+            [sys.executable, "-c", KERNELS],
+            check=True, env=environment, capture_output=True, text=True, timeout=300,
+        ).stdout
+        for _ in range(2)
+    )  # fmt: skip
+    assert one.count("\n") == 15
+    assert one == other

@@ -83,7 +83,7 @@ def _update(weight, grad, m, v, scalars):
             _update_part(weight[i:j], grad[i:j], m[i:j], v[i:j], scalars)
 
 
-@jit
+@jit(forceinline=True)
 def _update_part(weight, grad, m, v, scalars):
     scale, beta1, rest1, beta2, rest2, keep, rate, root_scale, eps = (
         scalars[0], scalars[1], scalars[2], scalars[3], scalars[4],

@@ -99,7 +99,7 @@ def _forward(logits, targets, losses, lse):
                 losses[n] = lse[n] - logits[n, targets[n]]
 
 
-@jit
+@jit(forceinline=True)
 def _sum_of_exp(x, top):
     total = x.dtype.type(0)
     for j in range(x.shape[0]):
@@ -121,7 +121,7 @@ def _backward(dlosses, logits, targets, lse, dlogits):
                 dlogits[n, targets[n]] -= dlosses[n]
 
 
-@jit
+@jit(forceinline=True)
 def _scaled_softmax(x, lse, scale, y, block):
     """scale * exp(x - lse) into `y`, which may be `x`: that is why it goes through `block`.
 

@@ -84,7 +84,7 @@ def _drop(x, out, scale, least, seed):
             _drop_part(x[i:j], out[i:j], scale, least, seed + np.uint64(i) * GOLDEN)
 
 
-@jit
+@jit(forceinline=True)
 def _drop_part(x, out, scale, least, seed):
     for i in range(x.size):
         z = seed + np.uint64(i + 1) * GOLDEN

@@ -70,7 +70,7 @@ def _gather(weight, ids, out):
             _copy(weight[ids[n]], out[n])
 
 
-@jit
+@jit(forceinline=True)
 def _copy(row, out):
     for c in range(row.size):
         out[c] = row[c]
@@ -86,7 +86,7 @@ def _add_runs(dout, order, ids, starts, dweight):
             _add_run(dout, order[starts[run] : starts[run + 1]], dweight[ids[starts[run]]])
 
 
-@jit
+@jit(forceinline=True)
 def _add_run(dout, places, row):
     for place in places:
         for c in range(row.size):

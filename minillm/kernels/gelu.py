@@ -91,13 +91,13 @@ def backward_fast(dout: Array, x: Array, approximate: str = "none") -> Array:
     return dx
 
 
-@jit
+@jit(forceinline=True)
 def _erf_forward_part(x, out):
     for i in range(x.size):
         out[i] = x[i] * normal(x[i])[0]
 
 
-@jit
+@jit(forceinline=True)
 def _erf_backward_part(dout, x, dx):
     peak, most = x.dtype.type(PEAK), x.dtype.type(NORMAL_CLIP)
     for i in range(x.size):
@@ -106,7 +106,7 @@ def _erf_backward_part(dout, x, dx):
         dx[i] = dout[i] * (probability + held * (peak * bell))
 
 
-@jit
+@jit(forceinline=True)
 def _tanh_forward_part(x, out):
     number = x.dtype.type
     one, twice_a, b = number(1), number(2 * A), number(B)
@@ -114,7 +114,7 @@ def _tanh_forward_part(x, out):
         out[i] = x[i] * sigmoid(twice_a * x[i] * (one + b * x[i] * x[i]))
 
 
-@jit
+@jit(forceinline=True)
 def _tanh_backward_part(dout, x, dx):
     number = x.dtype.type
     one, twice_a, b, most = number(1), number(2 * A), number(B), number(TANH_CLIP)

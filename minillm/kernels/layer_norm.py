@@ -110,7 +110,7 @@ def _forward(x, weight, bias, eps, out, mean, rstd):
             _forward_rows(x[i:j], weight[0], bias[0], eps, out[i:j], mean[i:j], rstd[i:j])
 
 
-@jit
+@jit(forceinline=True)
 def _forward_rows(x, weight, bias, eps, out, mean, rstd):
     C, number = x.shape[1], x.dtype.type
     share = number(1) / number(C)
@@ -145,7 +145,7 @@ def _backward(dout, x, weight, mean, rstd, dx, sums):
         add_up(parts, sums)
 
 
-@jit
+@jit(forceinline=True)
 def _backward_rows(dout, x, weight, mean, rstd, dx, dweight, dbias):
     C, number = x.shape[1], x.dtype.type
     share = number(1) / number(C)
@@ -167,7 +167,7 @@ def _backward_rows(dout, x, weight, mean, rstd, dx, dweight, dbias):
             dbias[c] += dout[n, c]
 
 
-@jit
+@jit(forceinline=True)
 def add_up(parts, sums):
     """The sum of the rows of `parts` (N, C) in their order, into `sums` (C,)."""
     sums[:] = 0

@@ -73,14 +73,14 @@ def _forward(x, y):
             _forward_rows(x[i:j], y[i:j])
 
 
-@jit
+@jit(forceinline=True)
 def _forward_rows(x, y):
     lanes = np.empty(LANES, x.dtype)
     for i in range(x.shape[0]):
         _log_softmax(x[i], y[i], largest(x[i], lanes))
 
 
-@jit
+@jit(forceinline=True)
 def _log_softmax(x, y, top):
     total = x.dtype.type(0)
     for j in range(x.shape[0]):
@@ -102,13 +102,13 @@ def _backward(dout, y, dx):
             _backward_rows(dout[i:j], y[i:j], dx[i:j])
 
 
-@jit
+@jit(forceinline=True)
 def _backward_rows(dout, y, dx):
     for i in range(y.shape[0]):
         _log_softmax_gradient(dout[i], y[i], dx[i])
 
 
-@jit
+@jit(forceinline=True)
 def _log_softmax_gradient(dout, y, dx):
     total = y.dtype.type(0)
     for j in range(y.shape[0]):

@@ -50,7 +50,7 @@ def backward_fast(dout: Array, x: Array) -> Array:
     return dx
 
 
-@jit
+@jit(forceinline=True)
 def _forward_part(x, out):
     zero = x.dtype.type(0)
     for i in range(x.size):
@@ -67,7 +67,7 @@ def _forward(x, out):
             _forward_part(x[i:j], out[i:j])
 
 
-@jit
+@jit(forceinline=True)
 def _backward_part(dout, x, dx):
     zero = x.dtype.type(0)
     for i in range(x.size):

@@ -83,7 +83,7 @@ def _forward(x, weight, eps, out, rstd):
             _forward_rows(x[i:j], weight[0], eps, out[i:j], rstd[i:j])
 
 
-@jit
+@jit(forceinline=True)
 def _forward_rows(x, weight, eps, out, rstd):
     C, number = x.shape[1], x.dtype.type
     for n in range(x.shape[0]):
@@ -110,7 +110,7 @@ def _backward(dout, x, weight, rstd, dx, dweight):
         add_up(parts, dweight)
 
 
-@jit
+@jit(forceinline=True)
 def _backward_rows(dout, x, weight, rstd, dx, dweight):
     C, number = x.shape[1], x.dtype.type
     dweight[:] = 0

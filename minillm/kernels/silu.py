@@ -66,7 +66,7 @@ def backward_fast(dout: Array, x: Array) -> Array:
     return dx
 
 
-@jit
+@jit(forceinline=True)
 def _forward_part(x, out):
     for i in range(x.size):
         out[i] = x[i] * sigmoid(x[i])
@@ -89,7 +89,7 @@ def slope(x, s):
     return s * (one + min(most, max(-most, x)) * (one - s))
 
 
-@jit
+@jit(forceinline=True)
 def _backward_part(dout, x, dx):
     for i in range(x.size):
         dx[i] = dout[i] * slope(x[i], sigmoid(x[i]))

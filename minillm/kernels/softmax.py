@@ -78,14 +78,14 @@ def _forward(x, y):
             _forward_rows(x[i:j], y[i:j])
 
 
-@jit
+@jit(forceinline=True)
 def _forward_rows(x, y):
     lanes = np.empty(LANES, x.dtype)
     for i in range(x.shape[0]):
         normalize(x[i], y[i], largest(x[i], lanes))
 
 
-@jit
+@jit(forceinline=True)
 def normalize(x, y, top):
     """The softmax of `x` (N,), whose largest number is `top`, in `y`; returns its divisor."""
     total = x.dtype.type(0)
@@ -98,7 +98,7 @@ def normalize(x, y, top):
     return total
 
 
-@jit
+@jit(forceinline=True)
 def largest(x, lanes):
     """The largest number of `x` (N,), passing over NaN. `lanes` is scratch.
 
@@ -129,13 +129,13 @@ def _backward(dout, y, dx):
             _backward_rows(dout[i:j], y[i:j], dx[i:j])
 
 
-@jit
+@jit(forceinline=True)
 def _backward_rows(dout, y, dx):
     for i in range(y.shape[0]):
         _softmax_gradient(dout[i], y[i], dx[i])
 
 
-@jit
+@jit(forceinline=True)
 def _softmax_gradient(dout, y, dx):
     mean = y.dtype.type(0)  # of dout, weighted by y
     for j in range(y.shape[0]):

@@ -46,7 +46,7 @@ def _sum(x, sums):
     return _sum_in_order(sums)
 
 
-@jit(fastmath=False)
+@jit(fastmath=False, forceinline=True)
 def _sum_in_order(sums):
     total = 0.0
     for part in range(sums.size):
@@ -54,7 +54,7 @@ def _sum_in_order(sums):
     return total
 
 
-@jit
+@jit(forceinline=True)
 def _sum_part(x):
     total = 0.0
     for i in range(x.size):

@@ -53,7 +53,7 @@ def backward_fast(dout: Array, gate: Array, up: Array) -> tuple[Array, Array]:
     return dgate, dup
 
 
-@jit
+@jit(forceinline=True)
 def _forward_part(gate, up, out):
     for i in range(gate.size):
         out[i] = gate[i] * sigmoid(gate[i]) * up[i]
@@ -69,7 +69,7 @@ def _forward(gate, up, out):
             _forward_part(gate[i:j], up[i:j], out[i:j])
 
 
-@jit
+@jit(forceinline=True)
 def _backward_part(dout, gate, up, dgate, dup):
     for i in range(gate.size):
         s = sigmoid(gate[i])
