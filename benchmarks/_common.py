@@ -51,13 +51,15 @@ def processor() -> str:
     return f"{name}, compiled for {limited}" if limited else name
 
 
-STRETCH = 0.02  # seconds of one contender before the next; its threads may spin on after it
+STRETCH = 0.02  # seconds of one contender before the next
+PAUSE = 0.12  # seconds between two: threads spin before they sleep, OpenBLAS's for 0.1 s
 
 
 def race(*contenders: Callable[[], object], seconds: float = 1.0, most: int = 200) -> list[float]:
     """Median seconds of one call of each contender, in turns of STRETCH, about `seconds` in all.
 
-    The first call of each turn wakes the contender's threads and is not counted.
+    Between turns nobody runs for PAUSE seconds, or idle threads of one contender would take the
+    cores from the next. The first call of each turn wakes its threads and is not counted.
     """
     for contender in contenders:  # compile, allocate, fill caches
         contender()
@@ -65,6 +67,7 @@ def race(*contenders: Callable[[], object], seconds: float = 1.0, most: int = 20
     end = time.perf_counter() + seconds
     while min(map(len, times)) < 3 or (time.perf_counter() < end and len(times[0]) < most):
         for record, contender in zip(times, contenders, strict=True):
+            time.sleep(PAUSE)
             contender()
             began = first = time.perf_counter()
             while began - first < STRETCH:
