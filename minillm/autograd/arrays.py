@@ -66,8 +66,10 @@ def check_range(ids: Array, vocab_size: int, name: str) -> None:
         )
 
 
-def check_linear(x: Array, weight: Array, bias: Array | None = None) -> None:
-    """Raise `InputError` unless x (..., K), weight (N, K) and bias (N,) fit together.
+def check_linear(
+    x: Array, weight: Array, bias: Array | None = None, residual: Array | None = None
+) -> None:
+    """Raise `InputError` unless x (..., K), weight (N, K), bias (N,), residual (..., N) fit.
 
     The kernels trust the shapes: they would read beyond the end of an array that is too short.
     """
@@ -81,6 +83,33 @@ def check_linear(x: Array, weight: Array, bias: Array | None = None) -> None:
             f"linear with a weight (N, K) of {weight.shape} takes a bias (N,),"
             f" but it is {bias.shape}"
         )
+    if residual is not None and residual.shape != (*x.shape[:-1], len(weight)):
+        raise InputError(
+            f"linear with an output of {(*x.shape[:-1], len(weight))} takes a residual of the same"
+            f" shape, but it is {residual.shape}"
+        )
+
+
+def check_feed_forward(
+    x: Array,
+    up: Array,
+    up_bias: Array | None,
+    down: Array,
+    down_bias: Array | None,
+    residual: Array | None,
+) -> None:
+    """Raise `InputError` unless the arrays of `functional.feed_forward` fit together."""
+    check_linear(x, up, up_bias)
+    if down.ndim != 2 or down.shape[1] != len(up):
+        raise InputError(
+            f"feed_forward takes up (F, C) and down (C, F), not {up.shape} and {down.shape}"
+        )
+    if (up_bias is None) != (down_bias is None):
+        raise InputError("feed_forward takes a bias for both of its products, or for neither")
+    out = (*x.shape[:-1], len(down))
+    for name, array, shape in (("down_bias", down_bias, out[-1:]), ("residual", residual, out)):
+        if array is not None and array.shape != shape:
+            raise InputError(f"feed_forward takes a {name} {shape} here, but it is {array.shape}")
 
 
 def check_same(op: str, **given: Array) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from minillm import backend
 from minillm.autograd import arrays, seeds
+from minillm.autograd.engine import graph_is_retained
 from minillm.autograd.joining import concatenate, maximum, stack, where
 from minillm.autograd.losses import cross_entropy, linear_cross_entropy
 from minillm.autograd.tensor import Tensor, record
@@ -25,6 +26,7 @@ from minillm.errors import InputError
 from minillm.kernels import attention as attention_kernel
 from minillm.kernels import dropout as dropout_kernel
 from minillm.kernels import embedding as embedding_kernel
+from minillm.kernels import feed_forward as feed_forward_kernel
 from minillm.kernels import gelu as gelu_kernel
 from minillm.kernels import layer_norm as layer_norm_kernel
 from minillm.kernels import linear as linear_kernel
@@ -37,9 +39,9 @@ from minillm.kernels import softmax as softmax_kernel
 from minillm.kernels import swiglu as swiglu_kernel
 
 __all__ = [
-    "attention", "concatenate", "cross_entropy", "dropout", "embedding", "gelu", "layer_norm",
-    "linear", "linear_cross_entropy", "log_softmax", "matmul", "maximum", "relu", "rms_norm",
-    "rotary", "self_attention", "silu", "softmax", "stack", "swiglu", "where",
+    "attention", "concatenate", "cross_entropy", "dropout", "embedding", "feed_forward", "gelu",
+    "layer_norm", "linear", "linear_cross_entropy", "log_softmax", "matmul", "maximum", "relu",
+    "rms_norm", "rotary", "self_attention", "silu", "softmax", "stack", "swiglu", "where",
 ]  # fmt: skip
 
 # ------------------------------------------------------------------------------ matrix products
@@ -50,19 +52,56 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     return a @ b
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x (..., K) @ weight (N, K)^T + bias (N,) = (..., N)."""
-    a, w, with_bias = x.array, weight.array, bias is not None
-    arrays.check_linear(a, w, bias.array if with_bias else None)
-    out = linear_kernel.forward(a, w, bias.array if with_bias else None)
-    parents = (x, weight, bias) if with_bias else (x, weight)
+def linear(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, residual: Tensor | None = None
+) -> Tensor:
+    """x (..., K) @ weight (N, K)^T + bias (N,) + residual (..., N) = (..., N)."""
+    a, w = x.array, weight.array
+    b, r = (None if tensor is None else tensor.array for tensor in (bias, residual))
+    arrays.check_linear(a, w, b, r)
+    out = linear_kernel.forward(a, w, b, r)
+    with_bias, with_residual = bias is not None, residual is not None
     wanted = x.requires_grad, weight.requires_grad
 
-    def backward(dout: Array) -> tuple[Array | None, ...]:
+    def backward(dout: Array) -> list[Array | None]:
         dx, dweight, dbias = linear_kernel.backward(dout, a, w, with_bias, wanted)
-        return (dx, dweight, dbias) if with_bias else (dx, dweight)
+        return [dx, dweight, *[dbias] * with_bias, *[dout] * with_residual]
 
+    parents = tuple(tensor for tensor in (x, weight, bias, residual) if tensor is not None)
     return record("linear", out, parents, backward, saves="inputs")
+
+
+def feed_forward(
+    x: Tensor,
+    up: Tensor,
+    up_bias: Tensor | None,
+    down: Tensor,
+    down_bias: Tensor | None,
+    residual: Tensor | None = None,
+    approximate: str = "none",
+) -> Tensor:
+    """linear(gelu(linear(x, up, up_bias)), down, down_bias, residual), keeping less of it.
+
+    x (..., C), up (F, C), down (C, F), residual and the result (..., C); both biases or neither.
+    """
+    optional = (up_bias, down_bias, residual)
+    b1, b2, r = (None if tensor is None else tensor.array for tensor in optional)
+    a, w1, w2 = x.array, up.array, down.array
+    arrays.check_feed_forward(a, w1, b1, w2, b2, r)
+    with_bias, with_residual = b1 is not None, r is not None
+    out, u = feed_forward_kernel.forward(a, w1, b1, w2, b2, r, approximate)
+    wanted = x.requires_grad, up.requires_grad, down.requires_grad
+
+    def backward(dout: Array) -> list[Array | None]:
+        spend = not graph_is_retained()
+        dx, dup, dup_bias, ddown, ddown_bias = feed_forward_kernel.backward(
+            dout, a, u, w1, w2, with_bias, approximate, wanted, spend
+        )
+        biases = [dup_bias, ddown_bias] if with_bias else []
+        return [dx, dup, ddown, *biases, *[dout] * with_residual]
+
+    parents = (x, up, down, *(tensor for tensor in optional if tensor is not None))
+    return record("feed_forward", out, parents, backward, saves="inputs")
 
 
 def embedding(weight: Tensor, ids: Any) -> Tensor:

@@ -26,6 +26,7 @@ import numpy as np
 from minillm import backend
 from minillm.backend import Array
 from minillm.jit import jit, prange
+from minillm.kernels.epilogue import Epilogue, finish
 from minillm.kernels.packing import pack_groups
 from minillm.kernels.tile import multiply_tile, per_word, tile
 
@@ -37,17 +38,19 @@ TOGETHER = 8  # tiles of a that one task packs
 SMALL = 1 << 18  # multiplications that are not worth a second thread
 
 
-def product_fast(a: Array, b: Array, out: Array, add: bool, packed: str) -> None:
-    """out (n, M, N) = or += a (n, M, K) @ b (n, K, N); `out` is contiguous, a and b need not be.
+def product_fast(
+    a: Array, b: Array, out: Array, add: bool, packed: str, end: Epilogue
+) -> None:
+    """out (n, M, N) = or += a (n, M, K) @ b (n, K, N), then the epilogue `end`.
 
-    packed: the dtype of panels, "float32", "float64", or WORD for bfloat16 products; then a and b
-    hold float32 or the bits of bfloat16.
+    `out` is contiguous, a and b need not be; K is not 0. packed: the dtype of panels, "float32",
+    "float64", or WORD for bfloat16 products; then a and b hold float32 or the bits of bfloat16.
     """
     this, threads = tile(packed), backend.threads()
     room = _kept.memory("a", packed, (ROOM,))
     blocks = _kept.memory("b", packed, (threads, WIDE * this.vectors, DEPTH, this.lanes))
     workers = 1 if out.size * a.shape[2] < SMALL else threads
-    multiply(a, b.swapaxes(1, 2), out, room, blocks, this, per_word(packed), workers, add)
+    multiply(a, b.swapaxes(1, 2), out, room, blocks, this, per_word(packed), workers, add, end)
 
 
 class _Kept(threading.local):
@@ -72,7 +75,7 @@ _kept = _Kept()
 
 
 @jit(reads=("a", "b"))
-def multiply(a, b, out, room, blocks, this, per_word, workers, add):
+def multiply(a, b, out, room, blocks, this, per_word, workers, add, end):
     """out (n, M, N) = or += a (n, M, K) times b (n, N, K) transposed, piece by piece of a."""
     count, M, _ = out.shape
     height = (this.rows + this.lanes - 1) // this.lanes  # panels that hold the rows of a tile
@@ -87,14 +90,14 @@ def multiply(a, b, out, room, blocks, this, per_word, workers, add):
         for n in range(0, count, some):
             more = min(n + some, count)
             for row in range(0, M, tiles * this.rows):
-                end = min(row + tiles * this.rows, M)
-                high = (end - row + this.rows - 1) // this.rows
+                bottom = min(row + tiles * this.rows, M)
+                high = (bottom - row + this.rows - 1) // this.rows
                 panels = (more - n) * high * height
                 packed = room[: panels * words * this.lanes].reshape((panels, words, this.lanes))
-                pack_tiles(a[n:more, row:end, k:stop], packed, this, per_word, workers)
+                pack_tiles(a[n:more, row:bottom, k:stop], packed, this, per_word, workers)
                 multiply_piece(
-                    packed, b[n:more, :, k:stop], out[n:more], row, end, blocks, this, per_word,
-                    workers, add or k > 0,
+                    packed, b[n:more, :, k:stop], out, n, row, bottom, blocks, this, per_word,
+                    workers, add or k > 0, stop == a.shape[2], end,
                 )  # fmt: skip
 
 
@@ -124,23 +127,30 @@ def pack_some(a, packed, this, per_word, task):
 
 
 @jit(parallel=True)
-def multiply_piece(packed, b, out, row, end, blocks, this, per_word, workers, add):
-    """Rows `row` to `end` of out (n, M, N) = or += the packed piece times b transposed."""
+def multiply_piece(
+    packed, b, out, first, row, bottom, blocks, this, per_word, workers, add, last, end
+):  # fmt: skip
+    """Rows row to bottom of the outputs from `first` on = or += the packed piece times b transposed.
+
+    `last`: whether this piece of k completes the sums.
+    """
     columns = this.vectors * this.lanes
-    tiles = ((end - row + this.rows - 1) // this.rows, (out.shape[2] + columns - 1) // columns)
-    cuts = cut(len(out), tiles, workers)
-    tasks = len(out) * cuts[0] * cuts[1]
+    tiles = ((bottom - row + this.rows - 1) // this.rows, (out.shape[2] + columns - 1) // columns)
+    cuts = cut(len(b), tiles, workers)
+    tasks = len(b) * cuts[0] * cuts[1]
     if workers == 1:
         for task in range(tasks):
             multiply_block(
-                packed, b, out, row, end, blocks[0], this, per_word, add, tiles, cuts, task
-            )
+                packed, b, out, first, row, bottom, blocks[0], this, per_word, add, last, end,
+                tiles, cuts, task,
+            )  # fmt: skip
     else:
         for worker in prange(workers):
             for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
                 multiply_block(
-                    packed, b, out, row, end, blocks[worker], this, per_word, add, tiles, cuts, task
-                )
+                    packed, b, out, first, row, bottom, blocks[worker], this, per_word, add, last,
+                    end, tiles, cuts, task,
+                )  # fmt: skip
 
 
 @jit
@@ -163,30 +173,35 @@ def cut(count, tiles, workers):
 
 
 @jit
-def multiply_block(packed, b, out, row, end, block, this, per_word, add, tiles, cuts, task):
+def multiply_block(
+    packed, b, out, first, row, bottom, block, this, per_word, add, last, end, tiles, cuts, task
+):  # fmt: skip
     """One task of `multiply_piece`: one block of one output."""
-    n, at = task // (cuts[0] * cuts[1]), task % (cuts[0] * cuts[1])
-    top, bottom = tiles[0] * (at // cuts[1]) // cuts[0], tiles[0] * (at // cuts[1] + 1) // cuts[0]
+    which, at = task // (cuts[0] * cuts[1]), task % (cuts[0] * cuts[1])
+    up, down = tiles[0] * (at // cuts[1]) // cuts[0], tiles[0] * (at // cuts[1] + 1) // cuts[0]
     left, right = tiles[1] * (at % cuts[1]) // cuts[1], tiles[1] * (at % cuts[1] + 1) // cuts[1]
     columns, height = this.vectors * this.lanes, (this.rows + this.lanes - 1) // this.lanes
     edge = np.empty((this.rows, columns), out.dtype)
-    words = (b.shape[2] + per_word - 1) // per_word
+    words, here = (b.shape[2] + per_word - 1) // per_word, out[first + which]
     for start in range(0, words, DEPTH):
         stop, more = min(start + DEPTH, words), add or start > 0
-        pack_groups(b[n], left, right, columns, start, stop, block, 0, this.vectors, per_word)
-        for i in range(top, bottom):
-            panel, y = (n * tiles[0] + i) * height, row + i * this.rows
+        pack_groups(b[which], left, right, columns, start, stop, block, 0, this.vectors, per_word)
+        for i in range(up, down):
+            panel, y = (which * tiles[0] + i) * height, row + i * this.rows
             for j in range(left, right):
                 beside, x = (j - left) * this.vectors, j * columns
-                if y + this.rows <= end and x + columns <= out.shape[2]:
+                if y + this.rows <= bottom and x + columns <= out.shape[2]:
                     multiply_tile(
-                        packed, panel, start, block, beside, 0, stop - start, out[n], y, x, more
+                        packed, panel, start, block, beside, 0, stop - start, here, y, x, more
                     )
                 else:  # a tile that hangs over the edge is made beside the output
                     multiply_tile(
                         packed, panel, start, block, beside, 0, stop - start, edge, 0, 0, False
                     )
-                    put(edge, out[n, y:end, x:], more)
+                    put(edge, here[y:bottom, x:], more)
+            if last and stop == words and end.kind + end.bias.size > 0:
+                ending = min(right * columns, out.shape[2])
+                finish(out, end, first + which, y, min(y + this.rows, bottom), left * columns, ending)
 
 
 @jit

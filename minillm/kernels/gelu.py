@@ -28,7 +28,7 @@ from minillm.backend import Array
 from minillm.errors import InputError
 from minillm.jit import jit, prange
 from minillm.kernels.layout import PART, flat
-from minillm.kernels.vector_math import DOUBLE, normal, sigmoid
+from minillm.kernels.vector_math import DOUBLE, INLINE, normal, sigmoid
 
 PEAK = 1 / math.sqrt(2 * math.pi)  # of the normal density
 A, B = math.sqrt(2 / math.pi), 0.044715
@@ -91,6 +91,22 @@ def backward_fast(dout: Array, x: Array, approximate: str = "none") -> Array:
     return dx
 
 
+@jit(**INLINE)
+def erf_both(x, peak, clip):
+    """GELU of one number and its derivative; the constants are given in its dtype."""
+    probability, bell = normal(x)
+    held = min(clip, max(-clip, x))
+    return x * probability, probability + held * (peak * bell)
+
+
+@jit(**INLINE)
+def tanh_both(x, one, twice_a, b, clip):
+    """The same for approximate="tanh"."""
+    s = sigmoid(twice_a * x * (one + b * x * x))
+    held = min(clip, max(-clip, x))
+    return x * s, s + held * (s * (one - s) * (twice_a * (one + (b + b + b) * held * held)))
+
+
 @jit(forceinline=True)
 def _erf_forward_part(x, out):
     for i in range(x.size):
@@ -99,11 +115,9 @@ def _erf_forward_part(x, out):
 
 @jit(forceinline=True)
 def _erf_backward_part(dout, x, dx):
-    peak, most = x.dtype.type(PEAK), x.dtype.type(NORMAL_CLIP)
+    peak, clip = x.dtype.type(PEAK), x.dtype.type(NORMAL_CLIP)
     for i in range(x.size):
-        probability, bell = normal(x[i])
-        held = min(most, max(-most, x[i]))
-        dx[i] = dout[i] * (probability + held * (peak * bell))
+        dx[i] = dout[i] * erf_both(x[i], peak, clip)[1]
 
 
 @jit(forceinline=True)
@@ -117,13 +131,9 @@ def _tanh_forward_part(x, out):
 @jit(forceinline=True)
 def _tanh_backward_part(dout, x, dx):
     number = x.dtype.type
-    one, twice_a, b, most = number(1), number(2 * A), number(B), number(TANH_CLIP)
-    three_b = number(3 * B)
+    one, twice_a, b, clip = number(1), number(2 * A), number(B), number(TANH_CLIP)
     for i in range(x.size):
-        s = sigmoid(twice_a * x[i] * (one + b * x[i] * x[i]))
-        held = min(most, max(-most, x[i]))
-        density = s * (one - s) * (twice_a * (one + three_b * held * held))
-        dx[i] = dout[i] * (s + held * density)
+        dx[i] = dout[i] * tanh_both(x[i], one, twice_a, b, clip)[1]
 
 
 @jit(parallel=True)

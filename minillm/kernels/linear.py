@@ -1,10 +1,13 @@
-"""Linear layer:  out = x @ weight^T + bias.
+"""Linear layer:  out = x @ weight^T + bias, or that plus a residual connection.
 
-Shapes: x (..., K), weight (N, K) as in PyTorch, bias (N,) or None, out (..., N).
+Shapes: x (..., K), weight (N, K) as in PyTorch, bias (N,), residual and out (..., N); bias and
+residual may be None.
 
 Derivative (see matmul.py), with the leading axes of x and dout flattened to rows:
 
-    dx = dout @ weight,      dweight = dout^T @ x,      dbias = sum of the rows of dout.
+    dx = dout @ weight,      dweight = dout^T @ x,      dbias = sum of the rows of dout,
+
+and the gradient of the residual is dout itself.
 
 With `backend.precision("bfloat16")` the three products round their operands to bfloat16 and sum in
 float32; the bias, its gradient and everything that is stored stay float32.
@@ -19,7 +22,8 @@ import numpy as np
 from minillm import backend
 from minillm.backend import Array
 from minillm.jit import jit, prange
-from minillm.kernels.layout import PART, rows
+from minillm.kernels.epilogue import ADD, epilogue
+from minillm.kernels.layout import rows
 from minillm.kernels.matmul import product, product_reference
 
 Wanted = tuple[bool, bool]  # whether the gradients of x and of weight are
@@ -28,10 +32,13 @@ Gradients = tuple[Array | None, Array | None, Array | None]
 # ------------------------------------------------------------------------------- reference
 
 
-def forward_reference(x: Array, weight: Array, bias: Array | None = None) -> Array:
-    """x @ weight^T + bias, as array expressions."""
+def forward_reference(
+    x: Array, weight: Array, bias: Array | None = None, residual: Array | None = None
+) -> Array:
+    """x @ weight^T + bias + residual, as array expressions."""
     out = product_reference(x, weight.T, backend.bfloat16_products(x, weight))
-    return out if bias is None else out + bias
+    out = out if bias is None else out + bias
+    return out if residual is None else out + residual
 
 
 def backward_reference(
@@ -50,16 +57,17 @@ def backward_reference(
 
 # ------------------------------------------------------------------------------- fast twin
 #
-# The products are matmul.py's. What is left are two passes over (rows, N): adding the bias, and
-# summing its gradient. Both run in parallel over rows or columns of the output; a column's sum is
-# taken by one thread, from the first row to the last.
+# The products are matmul.py's, which adds the bias and the residual on the way (epilogue.py). What
+# is left is a pass over dout (rows, N) that sums the gradient of the bias, parallel over columns; a
+# column's sum is taken by one thread, from the first row to the last.
 
 
-def forward_fast(x: Array, weight: Array, bias: Array | None = None) -> Array:
+def forward_fast(
+    x: Array, weight: Array, bias: Array | None = None, residual: Array | None = None
+) -> Array:
     flat = x.reshape(math.prod(x.shape[:-1]), weight.shape[1])
-    out = product(flat, weight.T, bfloat16=backend.bfloat16_products(x, weight))
-    if bias is not None and out.size:
-        _add_to_rows(out, bias)
+    end = epilogue(bias) if residual is None else epilogue(bias, ADD, residual)
+    out = product(flat, weight.T, bfloat16=backend.bfloat16_products(x, weight), end=end)
     return out.reshape(*x.shape[:-1], len(weight))
 
 
@@ -73,27 +81,18 @@ def backward_fast(
         dx = product(flat, weight, bfloat16=halved).reshape(x.shape)
     if wanted[1]:
         dweight = product(flat.T, x.reshape(len(flat), weight.shape[1]), bfloat16=halved)
-    return dx, dweight, _sum_of_rows(flat) if with_bias else None
+    return dx, dweight, sum_of_rows(flat) if with_bias else None
 
 
-@jit(reads=("bias",), parallel=True)
-def _add_to_rows(out, bias):
-    count, width = out.shape
-    parts = max(1, min(count, out.size // PART))
-    for part in prange(parts):
-        for i in range(part * count // parts, (part + 1) * count // parts):
-            for j in range(width):
-                out[i, j] += bias[j]
-
-
-def _sum_of_rows(x: Array) -> Array:
+def sum_of_rows(x: Array) -> Array:
+    """The sum (N,) of the rows of `x` (rows, N)."""
     total = np.zeros(x.shape[1], x.dtype)
     if x.size:
         _sum_columns(rows(x), total)
     return total
 
 
-COLUMNS = 256  # that one thread sums at a time: their running sums stay in its nearest cache
+COLUMNS = 64  # that one thread sums at a time: their running sums stay in its nearest cache
 
 
 @jit(parallel=True)
@@ -109,11 +108,13 @@ def _sum_columns(x, total):
 # ---------------------------------------------------------------------------------- public
 
 
-def forward(x: Array, weight: Array, bias: Array | None = None) -> Array:
-    """x (..., K) times the transposed weight (N, K), plus bias (N,) if there is one: (..., N)."""
+def forward(
+    x: Array, weight: Array, bias: Array | None = None, residual: Array | None = None
+) -> Array:
+    """x (..., K) times the transposed weight (N, K), plus bias (N,), plus residual (..., N)."""
     if backend.fast(x, weight):
-        return forward_fast(x, weight, bias)
-    return forward_reference(x, weight, bias)
+        return forward_fast(x, weight, bias, residual)
+    return forward_reference(x, weight, bias, residual)
 
 
 def backward(

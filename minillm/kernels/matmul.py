@@ -24,6 +24,7 @@ from minillm import backend
 from minillm.backend import Array
 from minillm.errors import InputError
 from minillm.kernels import blocking, few_rows
+from minillm.kernels.epilogue import Epilogue, finish_all, finish_reference, fitted
 from minillm.kernels.processor import WORD
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -81,6 +82,7 @@ def product(
     out: Array | None = None,
     accumulate: bool = False,
     bfloat16: bool = False,
+    end: Epilogue | None = None,
 ) -> Array:
     """a @ b over the last two axes, leading axes broadcast; written or added to `out`.
 
@@ -88,6 +90,7 @@ def product(
     (..., M, N) has their dtype; with bfloat16 operands, float32, in which they are summed.
     out: where to put it, not overlapping a or b. accumulate: add it to what `out` holds.
     bfloat16: round float32 operands to bfloat16, for the speed of its products.
+    end: what to do to the result while it is in cache (epilogue.py).
     Raises `InputError` for shapes that do not fit.
     """
     shape = _shape(a, b, out)
@@ -97,7 +100,8 @@ def product(
             f"{a.dtype} times {b.dtype}: no precision serves both; convert one of them"
         )
     if not _has_twin(halved, a, b) or not backend.fast(a, b, a if out is None else out):
-        return _put(product_reference(a, b, halved), out, accumulate)
+        result = product_reference(a, b, halved)
+        return _put(result if end is None else finish_reference(result, end), out, accumulate)
     dtype = np.dtype(np.float32) if halved else np.result_type(a, b)
     into = out
     if out is None or not out.flags.c_contiguous or out.dtype != dtype:
@@ -105,12 +109,22 @@ def product(
     add = accumulate and into is out
     if a.shape[-1] == 0 and not add:
         into[...] = 0
-    elif into.size:
+    if into.size:
         a, b = _stacks(_numbers(a, dtype), _numbers(b, dtype))
-        run = few_rows.product_fast if few_rows.suits(a, b) else blocking.product_fast
         stack = into.reshape(len(a), a.shape[1], b.shape[2])
-        run(a, b, stack, add, WORD if halved else NAMES[dtype])
+        _run(a, b, stack, add, WORD if halved else NAMES[dtype], fitted(end, stack))
     return into if out is None or into is out else _put(into, out, accumulate)
+
+
+def _run(a: Array, b: Array, out: Array, add: bool, packed: str, end: Epilogue) -> None:
+    """out (n, M, N) = or += a (n, M, K) @ b (n, K, N), then `end`, by the twin for these shapes."""
+    if a.shape[2] and not few_rows.suits(a, b):
+        blocking.product_fast(a, b, out, add, packed, end)
+        return
+    if a.shape[2]:
+        few_rows.product_fast(a, b, out, add, packed)
+    if end.kind or end.bias.size:
+        finish_all(out, end)
 
 
 def _shape(a: Array, b: Array, out: Array | None) -> tuple[int, ...]:

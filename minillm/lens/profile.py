@@ -227,6 +227,8 @@ _FLOPS: dict[str, Callable[..., float]] = {
     "linear.backward": lambda dout, x, weight, with_bias, wanted=(True, True): (
         sum(wanted) * _linear_flops(x, weight)
     ),
+    "feed_forward.forward": lambda x, up, *_: 2 * _linear_flops(x, up),
+    "feed_forward.backward": lambda dout, x, u, up, *_: 4 * _linear_flops(x, up),
     "matmul.forward": _matmul_flops,
     "matmul.backward": lambda dout, a, b, wanted=(True, True): sum(wanted) * _matmul_flops(a, b),
     "attention.forward": lambda q, k, v, first, last, *_: _attention_flops(2, q, first, last),

@@ -6,6 +6,7 @@ the given ids stand and which earlier positions each of them may see.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,6 +90,18 @@ class MemoryEstimate:
     @property
     def total(self) -> int:
         return self.weights + self.gradients + self.moments + self.activations
+
+
+def add_branch(
+    x: Tensor, branch: Callable[..., Tensor], inputs: Tensor, dropout: Dropout
+) -> Tensor:
+    """The residual connection: x plus what `branch` makes of `inputs`, all (B, T, C).
+
+    Where nothing is dropped in between, the last product of the branch adds x on its way.
+    """
+    if dropout.drops:
+        return x + dropout(branch(inputs))
+    return branch(inputs, residual=x)
 
 
 # ----------------------------------------------------------------------------------- model

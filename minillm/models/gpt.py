@@ -39,6 +39,7 @@ from minillm.backend import Array
 from minillm.models.base import (
     LanguageModel,
     Place,
+    add_branch,
     check_choice,
     check_divisible,
     check_dropout,
@@ -53,6 +54,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_tanh": partial(F.gelu, approximate="tanh"),
     "relu": F.relu,
 }
+APPROXIMATE = {"gelu": "none", "gelu_tanh": "tanh"}  # those that F.feed_forward has
 
 
 @dataclass(frozen=True)
@@ -137,8 +139,9 @@ class GPT(LanguageModel):
 
     def _activations_per_block(self) -> int:
         c = self.config
-        wide = 3 + 1 + 2 + 2 + 2 + (2 if c.dropout else 0)  # qkv, heads, 2 out, 2 norms, 2 sums
-        return wide * c.d_model + 2 * c.mlp_width
+        wide = 3 + 1 + 2 + 2 + (4 if c.dropout else 0)  # qkv, heads, 2 norms, 2 sums
+        hidden = 1 if c.activation in APPROXIMATE else 2
+        return wide * c.d_model + hidden * c.mlp_width
 
     def _cache_shape(self) -> tuple[int, int, int]:
         c = self.config
@@ -160,11 +163,12 @@ class Block(Module):
         self.dropout = dropout
 
     def forward(self, x: Tensor, layer: int, place: Place) -> Tensor:
+        attention = partial(self.attention, layer=layer, place=place)
         if self.post_norm:
-            x = self.norm1(x + self.dropout(self.attention(x, layer, place)))  # (B, T, C)
-            return self.norm2(x + self.dropout(self.mlp(x)))
-        x = x + self.dropout(self.attention(self.norm1(x), layer, place))  # (B, T, C)
-        return x + self.dropout(self.mlp(self.norm2(x)))
+            x = self.norm1(add_branch(x, attention, x, self.dropout))  # (B, T, C)
+            return self.norm2(add_branch(x, self.mlp, x, self.dropout))
+        x = add_branch(x, attention, self.norm1(x), self.dropout)  # (B, T, C)
+        return add_branch(x, self.mlp, self.norm2(x), self.dropout)
 
 
 class Attention(Module):
@@ -176,16 +180,18 @@ class Attention(Module):
         self.qkv = Linear(c.d_model, 3 * c.d_model, c.bias, rng)
         self.out = Linear(c.d_model, c.d_model, c.bias, rng, std=0.02 / math.sqrt(2 * c.n_layer))
 
-    def forward(self, x: Tensor, layer: int, place: Place) -> Tensor:
+    def forward(
+        self, x: Tensor, layer: int, place: Place, residual: Tensor | None = None
+    ) -> Tensor:
         B, T, C = x.shape
         qkv = self.qkv(x)  # (B, T, 3C)
         if place.cache is None:  # all keys are here: one operation reads q, k, v where they lie
-            return self.out(F.self_attention(qkv, self.n_head, place.visible))  # (B, T, C)
+            return self.out(F.self_attention(qkv, self.n_head, place.visible), residual)
         heads = qkv.reshape(B, T, 3, self.n_head, C // self.n_head).transpose(2, 0, 3, 1, 4)
         q, k, v = heads[0], heads[1], heads[2]  # (B, H, T, D) each
         k, v = place.cache.update(layer, k, v)  # (B, H, S, D)
         y = F.attention(q, k, v, visible=place.visible)  # (B, H, T, D)
-        return self.out(y.swapaxes(1, 2).reshape(B, T, C))
+        return self.out(y.swapaxes(1, 2).reshape(B, T, C), residual)  # (B, T, C)
 
 
 class MLP(Module):
@@ -195,10 +201,17 @@ class MLP(Module):
         c = config
         self.up = Linear(c.d_model, c.mlp_width, c.bias, rng)
         self.down = Linear(c.mlp_width, c.d_model, c.bias, rng, std=0.02 / math.sqrt(2 * c.n_layer))
-        self.activation = ACTIVATIONS[c.activation]
+        self.activation = c.activation
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.down(self.activation(self.up(x)))  # (B, T, C) -> (B, T, F) -> (B, T, C)
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        up, down = self.up, self.down
+        if self.activation in APPROXIMATE and type(up) is type(down) is Linear:
+            return F.feed_forward(
+                x, up.weight, up.bias, down.weight, down.bias, residual,
+                APPROXIMATE[self.activation],
+            )  # fmt: skip
+        wide = ACTIVATIONS[self.activation](up(x))  # (B, T, F)
+        return down(wide, residual)  # (B, T, C)
 
 
 def sinusoids(block_size: int, d_model: int) -> Tensor:

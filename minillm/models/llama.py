@@ -42,6 +42,7 @@ from minillm.kernels import rotary
 from minillm.models.base import (
     LanguageModel,
     Place,
+    add_branch,
     check_divisible,
     check_dropout,
     check_flags,
@@ -128,7 +129,7 @@ class Llama(LanguageModel):
         c = self.config
         kv = c.d_model * c.n_kv_head // c.n_head
         queries = (3 if c.qk_norm else 2) * (c.d_model + kv) + kv  # made, normed, rotated; values
-        wide = 1 + 2 + 2 + 2 + (2 if c.dropout else 0)  # heads, 2 out, 2 norms, 2 sums
+        wide = 1 + 2 + 2 + (4 if c.dropout else 0)  # heads, 2 norms, 2 sums
         return queries + wide * c.d_model + 3 * c.d_ff
 
     def _cache_shape(self) -> tuple[int, int, int]:
@@ -150,9 +151,9 @@ class Block(Module):
         self.dropout = dropout
 
     def forward(self, x: Tensor, layer: int, place: Place, rotation: Rotation) -> Tensor:
-        y = self.attention(self.norm1(x), layer, place, rotation)
-        x = x + self.dropout(y)  # (B, T, C)
-        return x + self.dropout(self.mlp(self.norm2(x)))
+        attention = partial(self.attention, layer=layer, place=place, rotation=rotation)
+        x = add_branch(x, attention, self.norm1(x), self.dropout)  # (B, T, C)
+        return add_branch(x, self.mlp, self.norm2(x), self.dropout)
 
 
 class Attention(Module):
@@ -170,7 +171,14 @@ class Attention(Module):
         self.query_norm = RMSNorm(d_head, c.norm_eps) if c.qk_norm else None
         self.key_norm = RMSNorm(d_head, c.norm_eps) if c.qk_norm else None
 
-    def forward(self, x: Tensor, layer: int, place: Place, rotation: Rotation) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        layer: int,
+        place: Place,
+        rotation: Rotation,
+        residual: Tensor | None = None,
+    ) -> Tensor:
         B, T, C = x.shape
         q = self.query(x).reshape(B, T, self.n_head, self.d_head)  # (B, T, H, D)
         k = self.key(x).reshape(B, T, self.n_kv_head, self.d_head)  # (B, T, G, D)
@@ -183,7 +191,7 @@ class Attention(Module):
         if place.cache is not None:
             k, v = place.cache.update(layer, k, v)  # (B, G, S, D)
         y = F.attention(q, k, v, visible=place.visible)  # (B, H, T, D)
-        return self.out(y.swapaxes(1, 2).reshape(B, T, C))
+        return self.out(y.swapaxes(1, 2).reshape(B, T, C), residual)
 
 
 class MLP(Module):
@@ -195,5 +203,5 @@ class MLP(Module):
         self.up = Linear(c.d_model, c.d_ff, False, rng)
         self.down = Linear(c.d_ff, c.d_model, False, rng, std=0.02 / math.sqrt(2 * c.n_layer))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.down(F.swiglu(self.gate(x), self.up(x)))  # (B, T, F) -> (B, T, C)
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        return self.down(F.swiglu(self.gate(x), self.up(x)), residual)  # (B, T, F) -> (B, T, C)

@@ -32,7 +32,10 @@ def constant(d: int, value: float) -> Parameter:
 
 
 class Linear(Module):
-    """y = x Wᵀ + b, from (..., d_in) to (..., d_out); `weight` is (d_out, d_in)."""
+    """y = x Wᵀ + b, from (..., d_in) to (..., d_out); `weight` is (d_out, d_in).
+
+    With a `residual` (..., d_out) that is added too, on the way.
+    """
 
     def __init__(
         self,
@@ -45,8 +48,8 @@ class Linear(Module):
         self.weight = normal((d_out, d_in), std, rng)
         self.bias = constant(d_out, 0.0) if bias else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias)
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        return F.linear(x, self.weight, self.bias, residual)
 
 
 class Embedding(Module):
@@ -95,8 +98,13 @@ class Dropout(Module):
         self.p = p
         self.rng = rng
 
+    @property
+    def drops(self) -> bool:
+        """Whether anything is dropped at the moment."""
+        return self.training and self.p > 0
+
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.p == 0:
+        if not self.drops:
             return x
         if self.rng is None:
             raise InputError(f"dropout of {self.p} has no random generator; set the layer's `rng`")

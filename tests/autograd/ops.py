@@ -310,7 +310,51 @@ def linears(draw: Any) -> Case:
     return Case([floats(draw, (*shape(draw, 0, 2), K)), floats(draw, (N, K)), *bias], {})
 
 
-op("linear", F.linear, TF.linear, linears)
+def _linear(x: torch.Tensor, weight: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+    bias, residual = (rest + (None, None))[:2]
+    out = TF.linear(x, weight, bias)
+    return out if residual is None else out + residual
+
+
+def residual_linears(draw: Any) -> Case:
+    x, weight, *_ = linears(draw).arrays
+    N, lead = len(weight), x.shape[:-1]
+    return Case([x, weight, floats(draw, (N,)), floats(draw, (*lead, N))], {})
+
+
+op("linear", F.linear, _linear, linears)
+op("linear_with_residual", F.linear, _linear, residual_linears)
+
+
+def feed_forwards(draw: Any) -> Case:
+    C, N, lead = draw(SIZES), draw(SIZES), shape(draw, 0, 2)
+    biases, residual = draw(st.booleans()), draw(st.booleans())
+    shapes = [(*lead, C), (N, C), (C, N)] + [(N,), (C,)] * biases + [(*lead, C)] * residual
+    how = {"biases": biases, "approximate": draw(st.sampled_from(["none", "tanh"]))}
+    return Case([floats(draw, s) for s in shapes], how)
+
+
+def _given_to_feed_forward(x: Any, up: Any, down: Any, *rest: Any, biases: bool) -> tuple:
+    up_bias, down_bias = rest[:2] if biases else (None, None)
+    residual = rest[2 * biases] if len(rest) > 2 * biases else None
+    return x, up, up_bias, down, down_bias, residual
+
+
+def _fed_forward(*given: torch.Tensor, biases: bool, approximate: str) -> torch.Tensor:
+    x, up, up_bias, down, down_bias, residual = _given_to_feed_forward(*given, biases=biases)
+    g = TF.gelu(TF.linear(x, up, up_bias), approximate=approximate)
+    out = TF.linear(g, down, down_bias)
+    return out if residual is None else out + residual
+
+
+op(
+    "feed_forward",
+    lambda *given, biases, approximate: F.feed_forward(
+        *_given_to_feed_forward(*given, biases=biases), approximate=approximate
+    ),
+    _fed_forward,
+    feed_forwards,
+)
 
 
 def softmaxes(draw: Any) -> Case:

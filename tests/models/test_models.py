@@ -231,7 +231,7 @@ def test_flops_count_every_multiplied_weight(name):
 @pytest.mark.parametrize("changes", [{}, {"dropout": 0.1}])
 def test_memory_estimate_is_what_a_forward_pass_leaves(name, changes):
     """Measured on the references, all of whose memory NumPy reports."""
-    model = build(name, np.float32, block_size=64, d_model=128, n_layer=3, **changes)
+    model = build(name, np.float32, block_size=64, d_model=128, n_layer=4, **changes)
     ids = ids_of(8, 64)
     with backend.use("numpy"):
         tracemalloc.start()
