@@ -130,7 +130,7 @@ def pack_some(a, packed, this, per_word, task):
 def multiply_piece(
     packed, b, out, first, row, bottom, blocks, this, per_word, workers, add, last, end
 ):  # fmt: skip
-    """Rows row to bottom of the outputs from `first` on = or += the packed piece times b transposed.
+    """Rows row to bottom of outputs from `first` on = or += the packed piece times b transposed.
 
     `last`: whether this piece of k completes the sums.
     """
@@ -200,8 +200,8 @@ def multiply_block(
                     )
                     put(edge, here[y:bottom, x:], more)
             if last and stop == words and end.kind + end.bias.size > 0:
-                ending = min(right * columns, out.shape[2])
-                finish(out, end, first + which, y, min(y + this.rows, bottom), left * columns, ending)
+                over, beyond = min(y + this.rows, bottom), min(right * columns, out.shape[2])
+                finish(out, end, first + which, y, over, left * columns, beyond)
 
 
 @jit
