@@ -109,7 +109,8 @@ def grown(array, needed):
     if needed <= array.size:
         return array
     larger = np.empty(max(needed, array.size + array.size // 2), array.dtype)
-    larger[: array.size] = array
+    for i in range(array.size):  # `larger[:n] = array` would compile for two seconds: its error
+        larger[i] = array[i]  # message is made of strings
     return larger
 
 
@@ -120,5 +121,7 @@ def grown_rows(array, needed):
         return array
     rows = max(needed, array.shape[0] + array.shape[0] // 2)
     larger = np.empty((rows, array.shape[1]), array.dtype)
-    larger[: array.shape[0]] = array
+    for row in range(array.shape[0]):
+        for column in range(array.shape[1]):
+            larger[row, column] = array[row, column]
     return larger
