@@ -1,0 +1,201 @@
+"""Clusters: documents that are alike, directly or through others, by union-find.
+
+Every document points at one with a smaller or the same number; following the pointers leads to the
+root of its cluster, the smallest of them. Joining two clusters lets the larger root point at the
+smaller. Source: Tarjan 1975, "Efficiency of a good but not linear set union algorithm" (with path
+halving: on the way, each document is made to point at its pointer's pointer).
+
+Buckets are documents whose band is the same. All pairs in a bucket are to be compared, which for a
+page that was copied ten thousand times would be fifty million. But pairs that are already in one
+cluster need no comparison. So rounds: first the first document of every bucket is compared with
+the rest of it, and likes are joined; then the next two, the next four, ... against those after them
+that are in another cluster still. A bucket of copies is done after the first round. The result is
+that of comparing all pairs: each is compared, or was in one cluster already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+
+from minillm import backend
+from minillm.jit import jit
+from minillm.tokenizer.inner import inner
+
+BLOCK = 1 << 16  # pairs that are compared at a time
+
+
+def unite(
+    roots: np.ndarray,
+    buckets: Iterable[np.ndarray],
+    bits: int,
+    alike: Callable[[np.ndarray], np.ndarray],
+) -> None:
+    """Join the clusters of all documents that share a bucket and are alike.
+
+    Args:
+        roots: the pointers (N,) int64, changed in place; `np.arange(N)` to begin with.
+        buckets: arrays of keys as `bands.shared_only` gives them; gone through several times.
+        bits: how many lower bits of a key are the document's number.
+        alike: says of pairs of documents (n, 2) which are alike, (n,) bool.
+    """
+    low, high = 0, 1
+    different = np.empty(0, np.int64)  # pairs found not to be alike, as one number each, sorted
+    while high:
+        for codes in _in_blocks(_codes(buckets, bits, low, high, roots)):
+            codes = codes[~_contains(different, codes)]
+            pairs = np.stack(np.divmod(codes, len(roots)), axis=1)
+            same = alike(pairs)
+            join(roots, pairs[same])
+            different = np.union1d(different, codes[~same])
+        more = any(largest(keys, bits) > high + 1 for keys in buckets)
+        low, high = high, 2 * high + 1 if more else 0
+
+
+def _codes(
+    buckets: Iterable[np.ndarray], bits: int, low: int, high: int, roots: np.ndarray
+) -> Iterator[np.ndarray]:
+    """The pairs of all buckets, each as one number."""
+    for keys in buckets:
+        for pairs in pairs_of(keys, bits, low, high, roots):
+            yield pairs[:, 0] * len(roots) + pairs[:, 1]
+
+
+def _in_blocks(parts: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Numbers gathered from `parts` until there are `BLOCK`; those that come twice, once."""
+    waiting, size = [], 0
+    for part in parts:
+        waiting.append(part)
+        size += len(part)
+        if size >= BLOCK:
+            yield np.unique(np.concatenate(waiting))
+            waiting, size = [], 0
+    if waiting:
+        yield np.unique(np.concatenate(waiting))
+
+
+def _contains(numbers: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Which of `wanted` are in the sorted `numbers`."""
+    if not len(numbers):
+        return np.zeros(len(wanted), bool)
+    place = np.minimum(np.searchsorted(numbers, wanted), len(numbers) - 1)
+    return numbers[place] == wanted
+
+
+def largest(keys: np.ndarray, bits: int) -> int:
+    """How many documents the largest bucket has."""
+    upper = keys >> np.uint64(bits)
+    edges = np.flatnonzero(upper[1:] != upper[:-1])
+    return int(np.diff(edges, prepend=-1, append=len(keys) - 1).max())
+
+
+def pairs_of(
+    keys: np.ndarray, bits: int, low: int, high: int, roots: np.ndarray
+) -> Iterator[np.ndarray]:
+    """Pairs from the same bucket and different clusters, (n, 2) int64, at most `BLOCK` at a time.
+
+    The first of each pair is at a place from `low` to `high` in its bucket, the other behind it.
+    Clusters that are joined meanwhile are heeded.
+    """
+    if not backend.fast(keys, roots):
+        yield from pairs_reference(keys, bits, low, high, roots)
+        return
+    place = np.array([0, low, low + 1], np.int64)
+    while place[0] < len(keys):
+        out = np.empty((BLOCK, 2), np.int64)
+        count = _pairs(keys, np.uint64(bits), low, high, roots, out, place)
+        if count:
+            yield out[:count]
+
+
+def join(roots: np.ndarray, pairs: np.ndarray) -> None:
+    """Join the clusters of both documents of every pair (n, 2), in place."""
+    if not backend.fast(roots, pairs):
+        for i, j in pairs.tolist():
+            a, b = find_reference(roots, i), find_reference(roots, j)
+            roots[max(a, b)] = min(a, b)
+        return
+    _join(roots, pairs)
+
+
+def smallest_of_cluster(roots: np.ndarray) -> np.ndarray:
+    """For every document the smallest number in its cluster, (N,) int64."""
+    clusters = roots.copy()
+    for begin in range(0, len(clusters), BLOCK):  # pointers go down, to what is done already
+        part = clusters[begin : begin + BLOCK]
+        while True:  # or to the same part, where each step halves the way that is left
+            further = clusters[part]
+            if np.array_equal(further, part):
+                break
+            part[:] = further
+    return clusters
+
+
+# ------------------------------------------------------------------------------- reference
+
+
+def find_reference(roots: np.ndarray, i: int) -> int:
+    """The root of document `i`."""
+    while roots[i] != i:
+        i = int(roots[i])
+    return i
+
+
+def pairs_reference(
+    keys: np.ndarray, bits: int, low: int, high: int, roots: np.ndarray
+) -> Iterator[np.ndarray]:
+    """`pairs_of`, bucket by bucket."""
+    upper, documents = keys >> np.uint64(bits), keys & np.uint64(2**bits - 1)
+    for bucket in np.split(documents.astype(np.int64), np.flatnonzero(np.diff(upper)) + 1):
+        for place, i in enumerate(bucket[low:high].tolist(), low):
+            root = find_reference(roots, i)
+            others = [j for j in bucket[place + 1 :].tolist() if find_reference(roots, j) != root]
+            for begin in range(0, len(others), BLOCK):
+                yield np.array([(i, j) for j in others[begin : begin + BLOCK]], np.int64)
+
+
+# ------------------------------------------------------------------------------- fast twin
+#
+# The same loops without objects, which stop when the output is full and go on from `place`: the
+# start of the bucket, and the places of both documents in it.
+
+
+@inner
+def find(roots, i):
+    while roots[i] != i:
+        roots[i] = roots[roots[i]]
+        i = roots[i]
+    return i
+
+
+@jit
+def _join(roots, pairs):
+    for k in range(pairs.shape[0]):
+        a, b = find(roots, pairs[k, 0]), find(roots, pairs[k, 1])
+        roots[max(a, b)] = min(a, b)
+
+
+@jit
+def _pairs(keys, bits, low, high, roots, out, place):
+    mask = (np.uint64(1) << bits) - np.uint64(1)
+    begin, leader, other, count = place[0], place[1], place[2], 0
+    while begin < keys.size:
+        end = begin + 1
+        while end < keys.size and keys[end] >> bits == keys[begin] >> bits:
+            end += 1
+        while leader < min(high, end - begin):
+            i = np.int64(keys[begin + leader] & mask)
+            while begin + other < end:
+                if count == out.shape[0]:
+                    place[0], place[1], place[2] = begin, leader, other
+                    return count
+                j = np.int64(keys[begin + other] & mask)
+                if find(roots, i) != find(roots, j):
+                    out[count, 0], out[count, 1] = i, j
+                    count += 1
+                other += 1
+            leader, other = leader + 1, leader + 2
+        begin, leader, other = end, low, low + 1
+    place[0] = begin
+    return count
