@@ -11,6 +11,9 @@ cluster need no comparison. So rounds: first the first document of every bucket 
 the rest of it, and likes are joined; then the next two, the next four, ... against those after them
 that are in another cluster still. A bucket of copies is done after the first round. The result is
 that of comparing all pairs: each is compared, or was in one cluster already.
+
+Most pairs that met by chance are told from their signatures, at the place where pairs are made: one
+that agrees in too few places goes no further.
 """
 
 from __future__ import annotations
@@ -23,13 +26,15 @@ from minillm import backend
 from minillm.jit import jit
 from minillm.tokenizer.inner import inner
 
-BLOCK = 1 << 16  # pairs that are compared at a time
+BLOCK = 1 << 18  # pairs that are judged at a time
 
 
 def unite(
     roots: np.ndarray,
     buckets: Iterable[np.ndarray],
     bits: int,
+    rows_of: Callable[[np.ndarray], np.ndarray],
+    least: int,
     alike: Callable[[np.ndarray], np.ndarray],
 ) -> None:
     """Join the clusters of all documents that share a bucket and are alike.
@@ -38,49 +43,44 @@ def unite(
         roots: the pointers (N,) int64, changed in place; `np.arange(N)` to begin with.
         buckets: arrays of keys as `bands.shared_only` gives them; gone through several times.
         bits: how many lower bits of a key are the document's number.
-        alike: says of pairs of documents (n, 2) which are alike, (n,) bool.
+        rows_of: gives the signatures (n, P) of documents (n,).
+        least: in so many places the signatures of two documents agree at least, or they differ.
+        alike: says of pairs (n, 2) of which that is true which are alike, (n,) bool.
     """
     low, high = 0, 1
-    different = np.empty(0, np.int64)  # pairs found not to be alike, as one number each, sorted
     while high:
-        for codes in _in_blocks(_codes(buckets, bits, low, high, roots)):
-            codes = codes[~_contains(different, codes)]
-            pairs = np.stack(np.divmod(codes, len(roots)), axis=1)
-            same = alike(pairs)
-            join(roots, pairs[same])
-            different = np.union1d(different, codes[~same])
+        for pairs in _in_blocks(_all_pairs(roots, buckets, bits, rows_of, least, low, high)):
+            join(roots, pairs[alike(pairs)])
         more = any(largest(keys, bits) > high + 1 for keys in buckets)
         low, high = high, 2 * high + 1 if more else 0
 
 
-def _codes(
-    buckets: Iterable[np.ndarray], bits: int, low: int, high: int, roots: np.ndarray
+def _all_pairs(
+    roots: np.ndarray,
+    buckets: Iterable[np.ndarray],
+    bits: int,
+    rows_of: Callable[[np.ndarray], np.ndarray],
+    least: int,
+    low: int,
+    high: int,
 ) -> Iterator[np.ndarray]:
-    """The pairs of all buckets, each as one number."""
     for keys in buckets:
-        for pairs in pairs_of(keys, bits, low, high, roots):
-            yield pairs[:, 0] * len(roots) + pairs[:, 1]
+        documents = (keys & np.uint64(2**bits - 1)).astype(np.int64)
+        upper, rows = keys >> np.uint64(bits), rows_of(documents)
+        yield from pairs_of(upper, documents, rows, least, low, high, roots)
 
 
 def _in_blocks(parts: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Numbers gathered from `parts` until there are `BLOCK`; those that come twice, once."""
+    """Pairs from `parts`, about `BLOCK` at a time, sorted; those that come twice, once."""
     waiting, size = [], 0
     for part in parts:
         waiting.append(part)
         size += len(part)
         if size >= BLOCK:
-            yield np.unique(np.concatenate(waiting))
+            yield np.unique(np.concatenate(waiting), axis=0)
             waiting, size = [], 0
     if waiting:
-        yield np.unique(np.concatenate(waiting))
-
-
-def _contains(numbers: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Which of `wanted` are in the sorted `numbers`."""
-    if not len(numbers):
-        return np.zeros(len(wanted), bool)
-    place = np.minimum(np.searchsorted(numbers, wanted), len(numbers) - 1)
-    return numbers[place] == wanted
+        yield np.unique(np.concatenate(waiting), axis=0)
 
 
 def largest(keys: np.ndarray, bits: int) -> int:
@@ -91,20 +91,27 @@ def largest(keys: np.ndarray, bits: int) -> int:
 
 
 def pairs_of(
-    keys: np.ndarray, bits: int, low: int, high: int, roots: np.ndarray
+    buckets: np.ndarray,
+    documents: np.ndarray,
+    rows: np.ndarray,
+    least: int,
+    low: int,
+    high: int,
+    roots: np.ndarray,
 ) -> Iterator[np.ndarray]:
-    """Pairs from the same bucket and different clusters, (n, 2) int64, at most `BLOCK` at a time.
+    """Pairs of documents (n, 2) int64 from the same bucket and different clusters.
 
-    The first of each pair is at a place from `low` to `high` in its bucket, the other behind it.
-    Clusters that are joined meanwhile are heeded.
+    Documents (n,) with their buckets (in order) and signatures. The first of each pair is at a
+    place from `low` to `high` in its bucket, the other behind it, and their signatures agree in
+    `least` places or more. At most `BLOCK` at a time; clusters joined meanwhile are heeded.
     """
-    if not backend.fast(keys, roots):
-        yield from pairs_reference(keys, bits, low, high, roots)
+    if not backend.fast(buckets, documents, rows, roots):
+        yield from pairs_reference(buckets, documents, rows, least, low, high, roots)
         return
     place = np.array([0, low, low + 1], np.int64)
-    while place[0] < len(keys):
+    while place[0] < len(buckets):
         out = np.empty((BLOCK, 2), np.int64)
-        count = _pairs(keys, np.uint64(bits), low, high, roots, out, place)
+        count = _pairs(buckets, documents, rows, least, low, high, roots, out, place)
         if count:
             yield out[:count]
 
@@ -143,14 +150,21 @@ def find_reference(roots: np.ndarray, i: int) -> int:
 
 
 def pairs_reference(
-    keys: np.ndarray, bits: int, low: int, high: int, roots: np.ndarray
+    buckets: np.ndarray,
+    documents: np.ndarray,
+    rows: np.ndarray,
+    least: int,
+    low: int,
+    high: int,
+    roots: np.ndarray,
 ) -> Iterator[np.ndarray]:
     """`pairs_of`, bucket by bucket."""
-    upper, documents = keys >> np.uint64(bits), keys & np.uint64(2**bits - 1)
-    for bucket in np.split(documents.astype(np.int64), np.flatnonzero(np.diff(upper)) + 1):
-        for place, i in enumerate(bucket[low:high].tolist(), low):
+    for bucket in np.split(np.arange(len(buckets)), np.flatnonzero(np.diff(buckets)) + 1):
+        for place, leader in enumerate(bucket[low:high].tolist(), low + 1):
+            others = bucket[place:][(rows[bucket[place:]] == rows[leader]).sum(axis=1) >= least]
+            i = int(documents[leader])
             root = find_reference(roots, i)
-            others = [j for j in bucket[place + 1 :].tolist() if find_reference(roots, j) != root]
+            others = [j for j in documents[others].tolist() if find_reference(roots, j) != root]
             for begin in range(0, len(others), BLOCK):
                 yield np.array([(i, j) for j in others[begin : begin + BLOCK]], np.int64)
 
@@ -176,22 +190,42 @@ def _join(roots, pairs):
         roots[max(a, b)] = min(a, b)
 
 
+@inner
+def one_cluster(documents, roots):
+    """Whether all of `documents` are together already: a look at each, not at each pair."""
+    root = find(roots, documents[0])
+    for i in documents:
+        if find(roots, i) != root:
+            return False
+    return True
+
+
+@inner
+def agreeing(left, right):
+    count = 0
+    for k in range(left.size):
+        count += left[k] == right[k]
+    return count
+
+
 @jit
-def _pairs(keys, bits, low, high, roots, out, place):
-    mask = (np.uint64(1) << bits) - np.uint64(1)
+def _pairs(buckets, documents, rows, least, low, high, roots, out, place):
     begin, leader, other, count = place[0], place[1], place[2], 0
-    while begin < keys.size:
+    while begin < buckets.size:
         end = begin + 1
-        while end < keys.size and keys[end] >> bits == keys[begin] >> bits:
+        while end < buckets.size and buckets[end] == buckets[begin]:
             end += 1
-        while leader < min(high, end - begin):
-            i = np.int64(keys[begin + leader] & mask)
+        stop = min(high, end - begin)
+        if other == low + 1 and one_cluster(documents[begin:end], roots):
+            stop = low
+        while leader < stop:
+            i, row = documents[begin + leader], rows[begin + leader]
             while begin + other < end:
                 if count == out.shape[0]:
                     place[0], place[1], place[2] = begin, leader, other
                     return count
-                j = np.int64(keys[begin + other] & mask)
-                if find(roots, i) != find(roots, j):
+                j = documents[begin + other]
+                if find(roots, i) != find(roots, j) and agreeing(row, rows[begin + other]) >= least:
                     out[count, 0], out[count, 1] = i, j
                     count += 1
                 other += 1

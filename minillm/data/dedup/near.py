@@ -10,6 +10,7 @@ is ever taken for a duplicate by itself, and what is missed, the S-curve tells b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -24,7 +25,7 @@ from minillm.data.dedup.bands import (
 )
 from minillm.data.dedup.clusters import smallest_of_cluster, unite
 from minillm.data.dedup.jaccard import similarities
-from minillm.data.dedup.minhash import agreement, sketch
+from minillm.data.dedup.minhash import sketch
 from minillm.errors import InputError
 
 SURE = 4.0  # standard deviations that a signature's estimate is given the benefit of the doubt
@@ -60,37 +61,38 @@ def near_duplicates(
     roots, bits = np.arange(len(texts)), index_bits(len(texts))
     some = np.flatnonzero(marks.any(axis=1))
     same_words = shared_only(with_index(marks[some, 0], some, bits), bits)
-    unite(roots, [same_words], bits, lambda pairs: np.equal(*marks[pairs.T]).all(axis=1))
+    unite(roots, [same_words], bits, marks.__getitem__, 2, judge(None))
     some = some[roots[some] == some]
     bands, rows = choose_bands(threshold, permutations)
     keys = band_keys(signatures[some], some, bands, rows, bits)
-    alike = judge(texts, lambda documents: signatures[documents], threshold, permutations, ngram)
-    unite(roots, [shared_only(band, bits) for band in keys], bits, alike)
+    buckets = [shared_only(band, bits) for band in keys]
+    least = least_agreement(threshold, permutations)
+    unite(roots, buckets, bits, signatures.__getitem__, least, judge(texts, threshold, ngram))
     return smallest_of_cluster(roots)
 
 
+def least_agreement(threshold: float, permutations: int, verified: bool = True) -> int:
+    """In how many places the signatures of documents at the threshold agree at least.
+
+    Where pairs are verified, they get `SURE` standard deviations of doubt: one pair in 30,000 at
+    the threshold agrees in fewer places.
+    """
+    doubt = SURE * (threshold * (1 - threshold) / permutations) ** 0.5 if verified else 0.0
+    return math.ceil(permutations * (threshold - doubt) - 1e-9)
+
+
 def judge(
-    texts: Sequence[str] | None,
-    signatures_of: Callable[[np.ndarray], np.ndarray],
-    threshold: float,
-    permutations: int,
-    ngram: int,
+    texts: Sequence[str] | None, threshold: float = 1.0, ngram: int = 5
 ) -> Callable[[np.ndarray], np.ndarray]:
     """The function that says which pairs of documents (n, 2) reach the threshold, (n,) bool.
 
-    Signatures judge first: where they agree in so few places that a similarity at the threshold
-    would do so once in 30,000 times (`SURE` standard deviations), nothing is read. The rest is
-    decided by the texts, or, where there are none, by the share of places that agree.
+    Without texts, all do: those that came so far agree in enough places.
     """
-    doubt = SURE * (threshold * (1 - threshold) / permutations) ** 0.5 if texts is not None else 0.0
-    least = permutations * (threshold - doubt) - 1e-9
 
     def alike(pairs: np.ndarray) -> np.ndarray:
-        left, right = signatures_of(pairs[:, 0]), signatures_of(pairs[:, 1])
-        same = agreement(left, right) >= least
-        if texts is not None:
-            same[same] = similarities(texts, pairs[same], ngram) >= threshold
-        return same
+        if texts is None:
+            return np.ones(len(pairs), bool)
+        return similarities(texts, pairs, ngram) >= threshold
 
     return alike
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,13 @@ from minillm.data.dedup.bands import (
 )
 from minillm.data.dedup.clusters import smallest_of_cluster, unite
 from minillm.data.dedup.minhash import sketch
-from minillm.data.dedup.near import judge
+from minillm.data.dedup.near import judge, least_agreement
 from minillm.errors import InputError
 
 HEAD = 256  # bytes before the first document
 FORMAT = "minillm signatures 1"
 TEXT_AT_ONCE = 1 << 24  # characters of text between two writes
-BYTES_PER_KEY = 32  # that sorting a file of keys takes at its peak, and some to spare
+BYTES_PER_KEY = 32  # that sorting a file of keys takes at its peak
 Blocks = Iterator[tuple[np.ndarray, np.ndarray]]  # numbers of documents, and their records
 
 
@@ -108,7 +108,7 @@ def near_duplicates_of_files(
     check_threshold(threshold)
     shards = SignatureFiles(paths)
     roots, bits = np.arange(len(shards)), index_bits(len(shards))
-    parts = max(1, -(-len(shards) * BYTES_PER_KEY // memory))
+    parts = max(1, -(-len(shards) * (shards.record.itemsize + BYTES_PER_KEY) // memory))
     rows_at_once = max(1, memory // 4 // shards.record.itemsize)
     bands, rows = choose_bands(threshold, shards.permutations)
 
@@ -123,21 +123,15 @@ def near_duplicates_of_files(
             signatures = np.ascontiguousarray(records["signature"][some])
             yield band_keys(signatures, documents[some], bands, rows, bits)
 
-    def same_words(pairs: np.ndarray) -> np.ndarray:
-        return (shards.take("mark", pairs[:, 0]) == shards.take("mark", pairs[:, 1])).all(axis=1)
+    def spilled(keys: Iterator[np.ndarray], count: int) -> SpilledKeys:
+        return SpilledKeys(Path(spill), keys, count, parts, bits)
 
-    alike = judge(
-        texts,
-        lambda documents: shards.take("signature", documents),
-        threshold, shards.permutations, shards.ngram,
-    )  # fmt: skip
-    stages: list[tuple[Callable[[], Iterator[np.ndarray]], int, Callable[..., np.ndarray]]] = [
-        (fingerprint_keys, 1, same_words),
-        (keys_of_bands, bands, alike),
-    ]
-    for keys, count, decide in stages:
-        with tempfile.TemporaryDirectory(prefix="minillm-keys-", dir=folder) as spill:
-            unite(roots, SpilledKeys(Path(spill), keys(), count, parts, bits), bits, decide)
+    with tempfile.TemporaryDirectory(prefix="minillm-keys-", dir=folder) as spill:
+        unite(roots, spilled(fingerprint_keys(), 1), bits, shards.marks_of, 2, judge(None))
+    with tempfile.TemporaryDirectory(prefix="minillm-keys-", dir=folder) as spill:
+        least = least_agreement(threshold, shards.permutations, verified=texts is not None)
+        alike = judge(texts, threshold, shards.ngram)
+        unite(roots, spilled(keys_of_bands(), bands), bits, shards.signatures_of, least, alike)
     return smallest_of_cluster(roots)
 
 
@@ -172,8 +166,15 @@ class SignatureFiles:
                 records = np.array(file[begin : begin + rows])
                 yield np.arange(first + begin, first + begin + len(records)), records
 
-    def take(self, field: str, documents: np.ndarray) -> np.ndarray:
-        """The "mark" or "signature" of each of `documents` (n,), (n, numbers)."""
+    def signatures_of(self, documents: np.ndarray) -> np.ndarray:
+        """The signatures of documents (n,) in any order, (n, permutations) uint32."""
+        return self._take("signature", documents)
+
+    def marks_of(self, documents: np.ndarray) -> np.ndarray:
+        """The fingerprints of documents (n,) in any order, (n, 2) uint64."""
+        return self._take("mark", documents)
+
+    def _take(self, field: str, documents: np.ndarray) -> np.ndarray:
         out = np.empty((len(documents), *self.record[field].shape), self.record[field].base)
         home = np.searchsorted(self._ends, documents, side="right")
         for number in np.unique(home).tolist():
