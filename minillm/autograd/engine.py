@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from minillm import backend
+from minillm.autograd.guard import check_seals
 from minillm.backend import Array
 from minillm.errors import GraphError
 
@@ -85,6 +86,8 @@ def _walk(
             arrive(node, gradient, own)
             if node._backward is not None:
                 op, run, parents = node.op, node._backward, node.parents
+                if node._holds is not None:
+                    check_seals(node._holds)
                 if not retain_graph:
                     node.release()
                 node = None  # its array is free unless `run` reads it

@@ -92,16 +92,23 @@ class Tensor(Operators):
     def data(self, values: Any) -> None:
         if guard_of(self).showed(values):  # `x.data += 1` changed it in place and gives it back
             return
-        values = backend.asarray(values, dtype=self.array.dtype)
+        values = backend.module().array(values, dtype=self.array.dtype)  # a copy
         if values.shape != self.array.shape:
             raise ValueError(f"data of shape {values.shape} for a tensor of shape {self.shape}")
-        self.array, self._guard = values, None  # recorded operations keep the old array as it is
+        self.adopt(values)
+
+    def adopt(self, array: Array) -> None:
+        """Hold `array`, which nobody else may write to, from now on.
+
+        Recorded operations keep the old array as it is.
+        """
+        self.array, self._guard = array, None
 
     def writable(self) -> Array:
-        """The array itself, to change in place; raises `GraphError` while a graph needs it."""
-        if self._guard is not None:
-            self._guard.check_writable(self.shape)
-        return self.array
+        """The values, to change in place; raises `GraphError` while a graph needs them."""
+        guard = guard_of(self)
+        guard.check_writable(self.array.shape)
+        return guard.show(self.array)
 
     shape = property(lambda self: self.array.shape, doc="Length of each axis.")
     dtype = property(lambda self: self.array.dtype, doc="Type of one element.")
@@ -139,7 +146,8 @@ class Tensor(Operators):
 
     def numpy(self) -> np.ndarray:
         """The values in main memory; read-only while a recorded operation needs them."""
-        return backend.to_numpy(self.data)
+        data = self.data
+        return data if isinstance(data, np.ndarray) else backend.to_numpy(data)
 
     def detach(self) -> Tensor:
         """The same array without its history: gradients stop here."""
@@ -208,11 +216,11 @@ def record(
     if needed and mode.recording:
         out.parents, out.requires_grad, out._backward = parents, True, backward
         if saves == "inputs":
-            out._holds = [guard_of(parent).pin(op) for parent in parents]
+            out._holds = [guard_of(parent).pin(op, parent.array) for parent in parents]
         elif saves == "output":
-            out._holds = guard_of(out).pin(op)
+            out._holds = [guard_of(out).pin(op, array)]
         elif saves == "both":
-            out._holds = [guard_of(tensor).pin(op) for tensor in (out, *parents)]
+            out._holds = [guard_of(tensor).pin(op, tensor.array) for tensor in (out, *parents)]
     if mode.watch is not None:
         mode.watch(out)
     return out

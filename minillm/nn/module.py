@@ -26,7 +26,7 @@ class Parameter(Tensor):
 
     def __init__(self, array: Array) -> None:
         super().__init__(array.dtype.type(0), requires_grad=True)
-        self.array = array
+        self.adopt(array)
 
     @classmethod
     def unfilled(cls, shape: tuple[int, ...], dtype: Any = np.float32) -> Parameter:
@@ -125,8 +125,8 @@ class Module:
     # ------------------------------------------------------------------ saving and loading
 
     def state_dict(self) -> dict[str, Array]:
-        """Name to array for every parameter: the arrays themselves, not copies."""
-        return {name: parameter.array for name, parameter in self.named_parameters()}
+        """Name to array for every parameter: views of the values, not copies."""
+        return {name: parameter.data for name, parameter in self.named_parameters()}
 
     def load_state_dict(self, state: Mapping[str, Array]) -> None:
         """Copy the arrays of `state` into the parameters of the same names, in their dtype.
@@ -147,7 +147,8 @@ class Module:
                     f" but {parameter.shape} in this {kind}"
                 )
         for name, parameter in own.items():
-            parameter.data = backend.module().array(state[name], dtype=parameter.dtype, order="C")
+            own_copy = backend.module().array(state[name], dtype=parameter.dtype, order="C")
+            parameter.adopt(own_copy)
 
 
 def _some(names: list[str]) -> str:
