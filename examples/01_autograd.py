@@ -91,7 +91,7 @@ print("6. Wrong numbers are made hard.")
 doubled = weight * weight
 try:
     weight.data += 1.0  # the derivative 2w of w*w still needs the old w
-except ValueError as problem:
+except GraphError as problem:
     print("   changing what backward needs:", problem)
 doubled.backward()
 weight.data += 1.0  # now nobody needs it any more
