@@ -145,7 +145,7 @@ def _read(line: str, where: str) -> Question:
         raise InputError(f"{where} is not JSON: {error}") from error
     if isinstance(found, Mapping):
         asked, answer, unseen = found.get("question"), found.get("answer"), found.get("unseen")
-        ways = asked if isinstance(asked, list) else [asked]
+        ways: list[Any] = asked if isinstance(asked, list) else [asked]
         if ways and all(map(_is_text, [*ways, answer])):
             return Question(tuple(ways), str(answer), unseen if _is_text(unseen) else None)
     raise InputError(f'{where} needs "question" and "answer", both text')
