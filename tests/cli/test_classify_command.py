@@ -73,7 +73,7 @@ def test_progress_says_how_long_is_left(capsys):
         (["train", "{0}/none.tsv"], "none.tsv cannot be read"),
         (["train", "{0}/one.tsv"], "all 1 texts have the label 'good'"),
         (["train", "{0}/train.tsv", "--classifier.dim", "0"], "dim is 0"),
-        (["train", "{0}/train.tsv", "--classifier.loss", "hinge"], "takes one of softmax"),
+        (["train", "{0}/train.tsv", "--classifier.loss", "hinge"], "there are softmax"),
         (["train", "{0}/train.tsv", "--classifier.size", "3"], "unknown setting"),
         (["eval", "{0}/train.tsv", "{0}/train.tsv"], "not a whole classifier file"),
         (["eval", "{0}/model.safetensors", "{0}/other.tsv"], "text 1 has the label 'ugly'"),

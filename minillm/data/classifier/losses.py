@@ -106,12 +106,12 @@ def decisions_reference(
 def softmax_step(hidden, outputs, label, weight, rate, scores, dhidden):
     """Take `rate` times dO off `outputs`, put dh into `dhidden`; returns the loss.
 
-    `scores` (K,) is scratch.
+    `scores` is scratch, with room for K numbers.
     """
     count = outputs.shape[0]
     for k in range(count):
         scores[k] = _score(hidden, outputs[k])
-    top = scores.max()
+    top = scores[:count].max()
     target = scores[label] - top
     total = hidden.dtype.type(0)
     for k in range(count):
