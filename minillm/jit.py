@@ -20,7 +20,8 @@ With NUMBA_DISABLE_JIT=1 the marks vanish and the functions are the plain Python
 
 Compiled code is kept on disk, so that only the first run on a machine compiles. Numba's own cache
 looks only at the file that a function stands in; ours also looks at the files of the functions it
-calls, and a directory that cannot be written is no error: the kernel is then compiled once a run.
+calls and at the default options. A directory that cannot be written is no error: the kernel is then
+compiled once a run.
 """
 
 from __future__ import annotations
@@ -58,14 +59,17 @@ def jit(
         return lambda marked: jit(marked, reads, **options)
 
     def build(mark: Marked) -> Any:
-        settings = {"fastmath": FASTMATH, "nogil": True, "error_model": "numpy", **options}
-        dispatcher = _numba().njit(mark.function, **settings)
+        dispatcher = _numba().njit(mark.function, **{**_defaults(), **options})
         _keep_on_disk(dispatcher, mark)
         if reads:
             _take_any_layout(dispatcher, reads)
         return dispatcher
 
     return Marked(function, build, plain=function)
+
+
+def _defaults() -> dict[str, Any]:
+    return {"fastmath": FASTMATH, "nogil": True, "error_model": "numpy"}
 
 
 def intrinsic(plain: Callable[..., Any], uses: tuple[str, ...] = ()) -> Any:
@@ -218,7 +222,7 @@ def _keep_on_disk(dispatcher: Any, mark: Marked) -> None:
         def __init__(self, function: Any) -> None:
             super().__init__(function)
             base = self._impl.filename_base
-            self._cache_file = KernelFiles(self._cache_path, base, _digest(mark.sources))
+            self._cache_file = KernelFiles(self._cache_path, base, _stamp(mark.sources))
 
         def load_overload(self, signature: Any, target: Any) -> Any:
             found = super().load_overload(signature, target)
@@ -239,8 +243,15 @@ def _keep_on_disk(dispatcher: Any, mark: Marked) -> None:
         pass
 
 
-def _digest(paths: set[str]) -> str:
-    digest = hashlib.sha256()
+def _stamp(paths: set[str]) -> str:
+    """What compiled code follows from: the sources, with the options they give, and the defaults.
+
+    The defaults stand in this file, which is not among the sources: a new comment here leaves the
+    caches of everybody as they are.
+    """
+    options = {name: sorted(value) if isinstance(value, set) else value
+               for name, value in _defaults().items()}  # fmt: skip
+    digest = hashlib.sha256(repr(options).encode())
     for path in sorted(paths):
         digest.update(Path(path).read_bytes())
     return digest.hexdigest()

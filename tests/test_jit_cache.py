@@ -52,6 +52,16 @@ def test_dying_between_the_two_files_leaves_no_wrong_entry(path, monkeypatch, st
     assert fresh(path)(np.float32(1)) == 3
 
 
+def test_other_fastmath_flags_compile_again(path, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(jit, "on_compile", compiled.append)
+    for flags in (jit.FASTMATH, jit.FASTMATH, jit.FASTMATH - {"reassoc"}, set(jit.FASTMATH)):
+        monkeypatch.setattr(jit, "FASTMATH", flags)
+        assert fresh(path)(np.float32(1)) == 2
+    # the second finds the first's code; the fourth's was replaced by the third's
+    assert len(compiled) == 3
+
+
 def test_writers_at_the_same_time_do_not_mix_up_signatures(path):
     one, other = fresh(path), fresh(path)
     one(np.float64(1))
