@@ -104,12 +104,16 @@ class _Loop:
         """Make the steps."""
         done = self._restore()
         if done >= self.config.steps:
-            self.report.say(f"step {done} of {self.config.steps}: there is nothing left to train")
+            self.report.say(
+                f"step {done} of {self.config.steps}: there is nothing left to train;"
+                " a larger train.steps goes on"
+            )
             return Result(done, False, None, self.saved)
-        log = MetricsLog(self.run.metrics_file, done) if self.run else None
+        log = None
         self.report.begin(done, self.config.steps)
         self.model.train()
         try:
+            log = MetricsLog(self.run.metrics_file, done) if self.run else None
             with StopRequest() as self.stop:
                 while done < self.config.steps and not self.stop.asked:
                     self._step(done)

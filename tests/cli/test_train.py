@@ -244,9 +244,14 @@ def test_the_parts_of_a_recipe_that_later_stages_read(place, capsys):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_read_only_folder(place, capsys):
+def test_a_folder_that_is_not_ours_to_write(place, capsys):
     (place / "locked").mkdir(mode=0o500)
     fails(capsys, "Permission denied: locked", "--out", "locked/run")
+
+
+def test_a_read_only_disk(place, capsys, mounted):
+    disk = mounted("ro")
+    fails(capsys, f"Read-only file system: {disk}", "--out", disk / "run")
 
 
 def test_a_file_system_that_cannot_be_written(place, capsys):

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import json
 import shutil
-import subprocess
 
 import numpy as np
 import pytest
@@ -135,18 +134,10 @@ def test_a_disk_that_fails_leaves_what_was_there(tmp_path, monkeypatch, failing)
 
 
 @pytest.fixture
-def small_disk(tmp_path):
+def small_disk(mounted):
     """A folder on a file system of its own, which holds one checkpoint and not two."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
     size = int(1.7 * 3 * 4 * small.model().num_parameters())  # the weights and both moments
-    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-    try:
-        subprocess.run(command, check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("mounting takes root")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    return mounted(f"size={size}")
 
 
 def test_a_full_disk_says_what_did_not_fit_and_leaves_what_was_there(small_disk):
@@ -160,6 +151,22 @@ def test_a_full_disk_says_what_did_not_fit_and_leaves_what_was_there(small_disk)
     assert str(small_disk) in str(caught.value.filename)
     assert sorted(run.path.glob("**/*")) == before
     assert load_run(run.path)[2].checkpoint.step == 10
+
+
+def test_a_disk_that_fills_up_between_checkpoints_is_one_clear_error(mounted, tmp_path):
+    """The log of a step does not fit any more; the error says what there is to go on from."""
+    data, disk = small.shards(tmp_path / "data"), mounted("size=1m")
+    small.run(disk / "run", data, 3)
+    filler = disk / "filler"
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
+    with pytest.raises(OSError, match="No space left on device.*step-00000003") as caught:
+        small.run(disk / "run", data, 200, save_every=0, eval_every=0)
+    assert str(disk) in str(caught.value.filename)
+    filler.unlink()
+    small.run(disk / "run", data, 6)
+    assert RunFolder(disk / "run").last().step == 6
 
 
 def test_a_new_checkpoint_is_on_the_disk_before_an_old_one_goes(tmp_path, monkeypatch):
