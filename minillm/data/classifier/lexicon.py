@@ -153,7 +153,8 @@ def number_reference(
 # ------------------------------------------------------------------------------- fast twin
 #
 # One walk over the bytes: while a word is read its hash grows, and the hash finds its number. The
-# table is at most half full, and searched slot after slot.
+# table is at most half full, and searched slot after slot. The walk allocates nothing: it stops
+# where there is no room for another word, and is called again with twice as much.
 
 FREE = -1
 LOWER = 0xFFFFFFFF  # the half of a slot that is the word's number
@@ -163,7 +164,19 @@ TAG = 0x7FFFFFFF  # what the other half holds of the hash
 def number_fast(data: np.ndarray, stops: np.ndarray) -> tuple[Lexicon, np.ndarray, np.ndarray]:
     words = np.empty(_count_words(data, stops, IS_SPACE), np.int32)
     ends = np.empty(len(stops), np.int64)
-    return Lexicon(data, *_number(data, stops, IS_SPACE, words, ends)), words, ends
+    # Of each word: start, stop, hash, count. `</s>` is there from the start.
+    entries = np.array([[0, len(END), fnv1a(END), 0]], np.int64)
+    at = np.array([1, 0, len(END), 0], np.int64)  # words so far, and text, byte and token to go on
+    room = 1 << 12
+    while True:
+        entries = np.concatenate([entries, np.zeros((room - len(entries), 4), np.int64)])
+        slots = np.full(2 * room, FREE, np.int64)
+        _fill(slots, entries[: at[0], 2].copy())
+        if _number(data, stops, IS_SPACE, slots, entries, words, ends, at):
+            break
+        room *= 2
+    starts, finals, hashes, counts = entries[: at[0]].T.copy()
+    return Lexicon(data, starts, finals, hashes, counts), words, ends
 
 
 @jit
@@ -183,45 +196,37 @@ def _count_words(data, stops, is_space):
 
 
 @jit
-def _number(data, stops, is_space, words, ends):
-    """Fill `words` and `ends`; returns starts, stops, hashes and counts of the different words."""
-    starts, finals = np.empty(1 << 12, np.int64), np.empty(1 << 12, np.int64)
-    hashes, counts = np.empty(1 << 12, np.int64), np.empty(1 << 12, np.int64)
-    slots = np.full(1 << 13, FREE, np.int64)
-    starts[0], finals[0], counts[0], hashes[0] = 0, 4, 0, _hash(data, 0, 4)
-    _fill(slots, hashes[:1])
-    size, token, at = 1, 0, 4
-    for text in range(stops.size):
+def _number(data, stops, is_space, slots, entries, words, ends, at):
+    """Go on numbering words until all are (True) or there is no room for the next (False)."""
+    size, text, p, token = at
+    while text < stops.size:
         stop = stops[text]
-        while True:
-            while at < stop and is_space[data[at]]:
-                at += 1
-            if at >= stop:
-                break
-            start, value = at, FNV_START
-            while at < stop and not is_space[data[at]]:
-                value = fnv_step(value, data[at])
-                at += 1
-            slot = _slot(slots, starts, finals, data, value, data, start, at)
-            if slots[slot] == FREE:
-                if size == starts.size:
-                    starts, finals = _doubled(starts), _doubled(finals)
-                    hashes, counts = _doubled(hashes), _doubled(counts)
-                    slots = np.full(4 * size, FREE, np.int64)
-                    _fill(slots, hashes[:size])
-                    slot = _slot(slots, starts, finals, data, value, data, start, at)
-                slots[slot] = (value & TAG) << 32 | size
-                starts[size], finals[size], hashes[size], counts[size] = start, at, value, 0
-                size += 1
-            word = slots[slot] & LOWER
-            counts[word] += 1
-            words[token] = word
+        while p < stop and is_space[data[p]]:
+            p += 1
+        if p == stop:
+            words[token] = 0
+            entries[0, 3] += 1
             token += 1
-        counts[0] += 1
-        words[token] = 0
+            ends[text] = token
+            text += 1
+            continue
+        start, value = p, FNV_START
+        while p < stop and not is_space[data[p]]:
+            value = fnv_step(value, data[p])
+            p += 1
+        slot = _slot(slots, entries[:, 0], entries[:, 1], data, value, data, start, p)
+        if slots[slot] == FREE:
+            if size == len(entries):
+                at[0], at[1], at[2], at[3] = size, text, start, token
+                return False
+            slots[slot] = (value & TAG) << 32 | size
+            entries[size, 0], entries[size, 1], entries[size, 2] = start, p, value
+            size += 1
+        words[token] = slots[slot] & LOWER
+        entries[words[token], 3] += 1
         token += 1
-        ends[text] = token
-    return starts[:size].copy(), finals[:size].copy(), hashes[:size].copy(), counts[:size].copy()
+    at[0] = size
+    return True
 
 
 @inner
@@ -294,10 +299,3 @@ def _hash_all(data, starts, stops):
     for word in range(starts.size):
         hashes[word] = _hash(data, starts[word], stops[word])
     return hashes
-
-
-@jit
-def _doubled(array):
-    larger = np.empty(2 * array.size, array.dtype)
-    larger[: array.size] = array
-    return larger
