@@ -2,4 +2,5 @@
 
 from minillm.cli.main import main
 
-raise SystemExit(main())
+if __name__ == "__main__":  # workers of a pool of processes load this file, too
+    raise SystemExit(main())

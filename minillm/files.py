@@ -81,10 +81,10 @@ def delete(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, doing: str = "training") -> Iterator[None]:
     """Hold the folder's lock; the system lets go of it when the process ends, however it ends.
 
-    Raises `InputError` where another process holds it.
+    Raises `InputError` where another process holds it, and says what that one is `doing`.
     """
     try:
         import fcntl  # not on Windows, where two writers in one folder are the user's to avoid
@@ -95,7 +95,7 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise InputError(f"another process is training in {folder}; wait for it") from error
+            raise InputError(f"another process is {doing} in {folder}; wait for it") from error
         yield
 
 

@@ -26,6 +26,7 @@ from minillm.errors import InputError, MiniLLMError, nearest
 
 COMMANDS = {  # name: (file in this folder, what it does), in the order of the pipeline
     "quickstart": ("quickstart", "raw text to a model that answers, in a few minutes"),
+    "data": ("data", "make a corpus of raw files: clean, unique, tokenized"),
     "tokenizer": ("tokenizer", "train a tokenizer; encode and decode text"),
     "train": ("train", "train a model by a recipe, or resume a run"),
     "eval": ("evaluate", "loss, perplexity and bits per byte of a run on held-out text"),

@@ -85,11 +85,11 @@ def flatten(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def find_recipe(name: str) -> Path:
-    """The recipe that `name` means: a TOML file, or one that ships with minillm, by name."""
+def find_recipe(name: str, folder: Path = RECIPES) -> Path:
+    """The recipe that `name` means: a TOML file, or one that ships with minillm in `folder`."""
     if Path(name).is_file():
         return Path(name)
-    shipped = {path.stem: path for path in sorted(RECIPES.glob("*.toml"))}
+    shipped = {path.stem: path for path in sorted(folder.glob("*.toml"))}
     if name in shipped:
         return shipped[name]
     raise InputError(f"no recipe is called {name!r}{nearest(name, shipped)}")
@@ -221,6 +221,8 @@ def _required(field: dataclasses.Field) -> bool:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        value = ",".join(map(str, value))
     return str(value).lower() if value is None or isinstance(value, bool) else str(value) or '""'
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 
 from minillm.data.documents import Document, Rejected
-from minillm.data.reading.extras import needed
+from minillm.data.extras import needed
 from minillm.data.recipe import ExtractionConfig
 
 MARKUP = "markup"  # the key in a document's metadata that says its text is a page

@@ -6,11 +6,18 @@ command line.
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from minillm.errors import InputError
+
+
+def _share(name: str, value: float) -> None:
+    if not 0 <= value < 1:
+        raise InputError(f"{name} is {value}; at least 0 and below 1")
 
 
 @dataclass(frozen=True)
@@ -22,7 +29,7 @@ class ReadingConfig:
     heading: str = ""  # pattern of lines that begin a document in a text file
     max_bytes: int = 32_000_000  # of a document; a longer one is rejected
     max_ratio: float = 100.0  # an archive that unpacks to more than this is a bomb
-    piece_bytes: int = 64_000_000  # of the input that one worker reads at a time
+    piece_bytes: int = 16_000_000  # of the input that one worker reads at a time
 
     def __post_init__(self) -> None:
         for name in ("max_bytes", "piece_bytes", "max_ratio"):
@@ -79,4 +86,149 @@ class FilterConfig:
     max_duplicate_8_grams: float | None = 0.12  # share of letters (Gopher)
     max_duplicate_9_grams: float | None = 0.11  # share of letters (Gopher)
     max_duplicate_10_grams: float | None = 0.1  # share of letters (Gopher)
+    apply: bool = True  # whether these rules are applied at all
     drop_boilerplate: bool = True  # leave out lines about cookies, terms of use ... first (C4)
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if type(value) is int:  # so that 10 and 10.0 are the same recipe
+                object.__setattr__(self, name, float(value))
+
+
+@dataclass(frozen=True)
+class LanguageConfig:
+    """Which languages stay; a classifier tells them (`minillm data classify train`)."""
+
+    model: str = ""  # a saved classifier; without it no language is told
+    keep: tuple[str, ...] = ()  # labels that stay; none: all
+    min_probability: float = 0.65  # of the label, below which a document goes
+
+    def __post_init__(self) -> None:
+        _share("language.min_probability", self.min_probability)
+        if self.keep and not self.model:
+            raise InputError("language.keep needs language.model, a classifier that tells them")
+
+
+@dataclass(frozen=True)
+class MaskingConfig:
+    """Whether what is personal is masked."""
+
+    personal: bool = True  # e-mail addresses, telephone numbers, IP addresses and keys
+
+
+@dataclass(frozen=True)
+class DuplicatesConfig:
+    """Which documents count as the same."""
+
+    exact: bool = True  # remove documents that repeat an earlier one letter by letter
+    near: float | None = 0.8  # and those whose word n-grams are so alike (Jaccard)
+    permutations: int = 128  # numbers in a signature
+    ngram: int = 5  # words in an n-gram
+    passages: int = 0  # cut passages of so many bytes that stood before in a shard; 0: none
+    seed: int = 0  # of the permutations
+
+    def __post_init__(self) -> None:
+        if self.near is not None and not 0 < self.near <= 1:
+            raise InputError(f"duplicates.near is {self.near}; above 0 and up to 1, or none")
+        for name in ("permutations", "ngram"):
+            if getattr(self, name) < 1:
+                raise InputError(f"duplicates.{name} is {getattr(self, name)}; at least 1")
+        if self.passages < 0:
+            raise InputError(f"duplicates.passages is {self.passages}; at least 0")
+
+
+@dataclass(frozen=True)
+class ContaminationConfig:
+    """Evaluation sets that training must not have seen."""
+
+    paths: tuple[str, ...] = ()  # files or folders of them, in any format
+    ngram: int = 13  # words in a row that may not be shared
+
+
+@dataclass(frozen=True)
+class QualityConfig:
+    """A classifier of quality, as a filter, as a sampling weight, or both."""
+
+    model: str = ""  # a saved classifier
+    label: str = "good"  # the label whose probability is a document's quality
+    min_probability: float = 0.0  # below it a document goes
+    weight: bool = False  # whether a document is seen as often as its quality is above the mean
+
+    def __post_init__(self) -> None:
+        _share("quality.min_probability", self.min_probability)
+
+
+@dataclass(frozen=True)
+class SplitConfig:
+    """The part that is held out."""
+
+    validation: float = 0.01  # share of all characters
+
+    def __post_init__(self) -> None:
+        _share("split.validation", self.validation)
+
+
+@dataclass(frozen=True)
+class VocabularyConfig:
+    """The tokens that the text becomes."""
+
+    path: str = ""  # a saved tokenizer
+    size: int = 0  # or so many entries of byte-level BPE, learned from the text; 0: no tokens
+    pattern: str = "gpt4"  # how text is split before merging
+    sample_bytes: int = 100_000_000  # of training text that it is learned from
+
+    def __post_init__(self) -> None:
+        if self.size and self.size < 262:
+            raise InputError(f"vocabulary.size is {self.size}; it takes 262 or more")
+
+
+SECTIONS: dict[str, type] = {
+    "reading": ReadingConfig,
+    "extraction": ExtractionConfig,
+    "language": LanguageConfig,
+    "filters": FilterConfig,
+    "masking": MaskingConfig,
+    "duplicates": DuplicatesConfig,
+    "contamination": ContaminationConfig,
+    "quality": QualityConfig,
+    "split": SplitConfig,
+    "vocabulary": VocabularyConfig,
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides what becomes of the input.
+
+    `sources` are the paths of each collection. A collection of weight w makes up w of the weights'
+    sum of all tokens that are seen; without weights each is seen `epochs` times (1 by default).
+    """
+
+    sources: Mapping[str, tuple[str, ...]]
+    weights: Mapping[str, float] = field(default_factory=dict)
+    epochs: Mapping[str, float] = field(default_factory=dict)
+    reading: ReadingConfig = ReadingConfig()
+    extraction: ExtractionConfig = ExtractionConfig()
+    language: LanguageConfig = LanguageConfig()
+    filters: FilterConfig = FilterConfig()
+    masking: MaskingConfig = MaskingConfig()
+    duplicates: DuplicatesConfig = DuplicatesConfig()
+    contamination: ContaminationConfig = ContaminationConfig()
+    quality: QualityConfig = QualityConfig()
+    split: SplitConfig = SplitConfig()
+    vocabulary: VocabularyConfig = VocabularyConfig()
+
+    def __post_init__(self) -> None:
+        for table in ("weights", "epochs"):
+            for name, value in getattr(self, table).items():
+                if name not in self.sources:
+                    known = ", ".join(self.sources)
+                    raise InputError(f"{table}.{name} is of no source; there are {known}")
+                if not value >= 0:
+                    raise InputError(f"{table}.{name} is {value}; at least 0")
+        if self.weights and self.epochs:
+            raise InputError("give weights or epochs, not both: one follows from the other")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The recipe in sections, as JSON and TOML hold it."""
+        return dataclasses.asdict(self)

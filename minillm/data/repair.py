@@ -16,7 +16,7 @@ import re
 import unicodedata
 
 from minillm.data.documents import Document
-from minillm.data.reading.extras import needed
+from minillm.data.extras import needed
 
 _LINE_ENDS = dict.fromkeys(map(ord, "\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"), "\n")
 _SPACES = dict.fromkeys(

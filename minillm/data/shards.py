@@ -3,6 +3,7 @@
     data/
       index.json         vocabulary size, element type, and per split its shards and their lengths
       train-00000.bin    token ids, little-endian uint16, or uint32 for vocabularies above 65,536
+      train-00000.documents  for each document its tokens, its collection, its weight
       validation-00000.bin
 
 A corpus larger than memory trains as well as a small one: the system reads in the pages that a
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ from minillm.errors import InputError
 
 INDEX = "index.json"
 SHARD_TOKENS = 2**27  # 256 MiB of uint16
+# Of a document: its tokens, the number of its collection, and how often it is to be seen beside
+# others of that collection. Shards of a text that was never parted into documents have none.
+DOCUMENT = np.dtype([("tokens", "<u4"), ("collection", "<u2"), ("weight", "<f4")])
 
 
 def write_tokens(
@@ -48,7 +52,6 @@ def write_tokens(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    dtype = "<u2" if vocab_size <= 2**16 else "<u4"
     splits = {}
     if (folder / INDEX).exists():
         index = read_index(folder)
@@ -59,15 +62,55 @@ def write_tokens(
         splits = index["splits"]
     shards: list[dict[str, Any]] = []
     pieces = [arrays] if isinstance(arrays, np.ndarray) else arrays
-    for tokens in _blocks(_checked(pieces, vocab_size, dtype), shard_tokens):
+    checked = _checked(pieces, vocab_size, token_dtype(vocab_size))
+    for tokens in _blocks(checked, shard_tokens):
         name = f"{split}-{len(shards):05d}.bin"
         with files.replacing(folder / name) as temporary:
             tokens.tofile(temporary)
         shards.append({"file": name, "tokens": len(tokens)})
     splits[split] = shards
-    index = {"version": 1, "vocab_size": vocab_size, "dtype": dtype, "splits": splits}
-    files.write_text(folder / INDEX, json.dumps(index, indent=2) + "\n")
+    write_index(folder, vocab_size, splits)
     return sum(shard["tokens"] for shard in shards)
+
+
+def write_shard(
+    path: Path, documents: Iterable[np.ndarray], vocab_size: int, about: list[tuple]
+) -> int:
+    """Write the tokens of `documents` to one file, and `about` them (DOCUMENT) to one beside it.
+
+    `about` may grow while the documents are made. Returns the number of tokens. A shard counts only
+    when `write_index` names it.
+    """
+    count, dtype = 0, token_dtype(vocab_size)
+    with files.replacing(path) as temporary, temporary.open("wb") as file:
+        for tokens in _checked(documents, vocab_size, dtype):
+            file.write(tokens.tobytes())
+            count += len(tokens)
+    with files.replacing(path.with_suffix(".documents")) as temporary:
+        np.array(about, DOCUMENT).tofile(temporary)
+    return count
+
+
+def write_index(
+    folder: str | os.PathLike[str],
+    vocab_size: int,
+    splits: Mapping[str, Sequence[Mapping[str, Any]]],
+    **more: Any,
+) -> None:
+    """Write the index of a folder whose shards are there: per split, their files and tokens."""
+    index = {
+        "version": 1,
+        "vocab_size": vocab_size,
+        "dtype": token_dtype(vocab_size),
+        "splits": splits,
+        **more,
+    }
+    files.write_text(Path(folder) / INDEX, json.dumps(index, indent=2) + "\n")
+
+
+def token_dtype(vocab_size: int) -> str:
+    """The type of an id of a vocabulary."""
+    return "<u2" if vocab_size <= 2**16 else "<u4"
 
 
 def _checked(pieces: Iterable[np.ndarray], vocab_size: int, dtype: str) -> Iterator[np.ndarray]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from minillm.data.documents import Document, Rejected
-from minillm.data.reading.extras import needed
+from minillm.data.extras import needed
 from minillm.data.reading.jsonl import notes
 from minillm.data.reading.streams import FREE, Broken
 from minillm.data.reading.text import rejected

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from minillm.data.reading.extras import needed
+from minillm.data.extras import needed
 
 PIECE = 1 << 18  # bytes read from a file at once
 FEED = 1 << 10  # bytes unpacked at once: at most 32 MiB come of them (zstd; gzip 1 MiB)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from minillm.data.documents import Document, Rejected
-from minillm.data.reading.extras import needed
+from minillm.data.extras import needed
 from minillm.data.reading.streams import Broken, Chunks, members
 from minillm.data.reading.text import decode, decode_html, rejected
 from minillm.data.recipe import ReadingConfig

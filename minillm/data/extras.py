@@ -8,12 +8,12 @@ from types import ModuleType
 from minillm.errors import InputError
 
 
-def needed(package: str, what: str) -> ModuleType:
+def needed(package: str, what: str, extra: str = "data") -> ModuleType:
     """The package, or an `InputError` that says how to get it."""
     try:
         return importlib.import_module(package)
     except ImportError as error:
         raise InputError(
-            f"{what} needs the package {package.partition('.')[0]}:"
-            " pip install 'minillm[data]' brings all formats"
+            f"{what} needs the package {package.partition('.')[0]},"
+            f" which comes with pip install 'minillm[{extra}]'"
         ) from error
