@@ -125,7 +125,8 @@ def build(sections: Mapping[str, type], values: Mapping[str, Any]) -> dict[str, 
         }
         for field, _ in _fields(cls):
             if field.name not in given and _required(field):
-                raise InputError(f"the setting '{section}.{field.name}' is needed")
+                preset = ", or model.preset for a whole model" if section == "model" else ""
+                raise InputError(f"the setting '{section}.{field.name}' is needed{preset}")
         made[section] = cls(**given)
     return made
 

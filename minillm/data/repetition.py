@@ -33,7 +33,7 @@ def ngram_shares(text: str) -> np.ndarray:
     Words are what stands between spaces.
 
     >>> ngram_shares("one fish two fish one fish").round(2)[:2].tolist()
-    [0.7, 0.0]
+    [0.67, 0.0]
     """
     if not backend.fast():
         return ngram_shares_reference(text.split())

@@ -111,7 +111,7 @@ def _number(
     value = getattr(config, name)
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not math.isfinite(value) or not fits(value):
-        raise InputError(f"{section}.{name} is {value!r}; it takes a number {wanted}")
+        raise InputError(f"{section}.{name} is {value!r}; it takes a finite number {wanted}")
 
 
 def _choice(config: Any, section: str, name: str, choices: tuple[str, ...]) -> None:

@@ -83,7 +83,7 @@ def test_a_mistake_names_the_nearest(values, message):
 
 
 def test_a_setting_that_is_missing():
-    with pytest.raises(InputError, match="'model.n_layer' is needed"):
+    with pytest.raises(InputError, match="'model.n_layer' is needed, or model.preset"):
         settings.build(SECTIONS, {})
 
 

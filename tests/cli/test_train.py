@@ -122,7 +122,7 @@ def test_a_run_is_not_overwritten(place, capsys):
         (["--model.activation", "gleu"], "did you mean 'gelu'?"),
         (["--tokenizer.kind", "bpe", "--tokenizer.vocab-size", "255"], "vocab_size is 255"),
         (["--model.block-size", "3000"], "one context needs 3001"),
-        (["--train.lr", "-1"], "train.lr is -1.0; it takes a number above 0"),
+        (["--train.lr", "-1"], "train.lr is -1.0; it takes a finite number above 0"),
     ],
 )
 def test_bad_settings_are_one_line(place, capsys, words, message):

@@ -31,7 +31,7 @@ def test_what_is_counted_is_a_whole_number(name, least):
 @pytest.mark.parametrize("name", NUMBERS)
 def test_what_is_measured_is_a_finite_number_in_its_range(name):
     for value in (math.inf, -math.inf, math.nan, -1e-9, "0.1", True, None):
-        assert f"train.{name} is {value!r}; it takes a number" in complaint(
+        assert f"train.{name} is {value!r}; it takes a finite number" in complaint(
             TrainConfig, **{name: value}
         )
 
@@ -39,14 +39,14 @@ def test_what_is_measured_is_a_finite_number_in_its_range(name):
 @pytest.mark.parametrize(
     ("make", "values", "words"),
     [
-        (TrainConfig, {"lr": 0.0}, "train.lr is 0.0; it takes a number above 0"),
-        (TrainConfig, {"eps": 0.0}, "train.eps is 0.0; it takes a number above 0"),
-        (TrainConfig, {"beta1": 1.0}, "train.beta1 is 1.0; it takes a number from 0 up to, but not"),
+        (TrainConfig, {"lr": 0.0}, "train.lr is 0.0; it takes a finite number above 0"),
+        (TrainConfig, {"eps": 0.0}, "train.eps is 0.0; it takes a finite number above 0"),
+        (TrainConfig, {"beta1": 1.0}, "train.beta1 is 1.0; finite number from 0 up to, but not, 1"),
         (TrainConfig, {"min_lr": 1.0}, "train.min_lr is 1.0, above train.lr"),
         (TrainConfig, {"schedule": "cosin"}, "train.schedule is 'cosin'; did you mean 'cosine'?"),
         (TrainConfig, {"precision": "int8"}, "'int8'; there are float32, bfloat16"),
         (TrainConfig, {"recompute": 1}, "train.recompute is 1; it takes true or false"),
-        (DataConfig, {"validation": 1.0}, "data.validation is 1.0; it takes a number between"),
+        (DataConfig, {"validation": 1.0}, "data.validation is 1.0; it takes a finite number"),
         (DataConfig, {"validation": math.nan}, "data.validation is nan"),
         (TokenizerConfig, {"vocab_size": 255}, "255, but byte-level BPE starts from the 256"),
         (TokenizerConfig, {"kind": "bep"}, "tokenizer.kind is 'bep'; did you mean 'bpe'?"),
