@@ -41,7 +41,7 @@ def test_what_is_measured_is_a_finite_number_in_its_range(name):
     [
         (TrainConfig, {"lr": 0.0}, "train.lr is 0.0; it takes a finite number above 0"),
         (TrainConfig, {"eps": 0.0}, "train.eps is 0.0; it takes a finite number above 0"),
-        (TrainConfig, {"beta1": 1.0}, "train.beta1 is 1.0; finite number from 0 up to, but not, 1"),
+        (TrainConfig, {"beta1": 1.0}, "a finite number from 0 up to, but not, 1"),
         (TrainConfig, {"min_lr": 1.0}, "train.min_lr is 1.0, above train.lr"),
         (TrainConfig, {"schedule": "cosin"}, "train.schedule is 'cosin'; did you mean 'cosine'?"),
         (TrainConfig, {"precision": "int8"}, "'int8'; there are float32, bfloat16"),
