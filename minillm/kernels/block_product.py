@@ -123,4 +123,11 @@ def neighbours(typing, x):
     from numba.core import types
 
     known = types.Array(x.dtype, 1, "C", readonly=not x.mutable)
-    return known(x), lambda context, builder, signature, arguments: arguments[0]
+    return known(x), _write_neighbours
+
+
+def _write_neighbours(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    """The argument itself, with one more reference: Numba will drop that of the result too."""
+    from numba.core.imputils import impl_ret_borrowed
+
+    return impl_ret_borrowed(context, builder, signature.return_type, arguments[0])
