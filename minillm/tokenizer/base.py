@@ -11,6 +11,7 @@ a document by typing the right characters.
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 from abc import ABC, abstractmethod
@@ -26,6 +27,7 @@ from minillm.errors import InputError
 
 Text = str | bytes
 Ids = Iterable[int] | np.ndarray
+CHECKED = 1 << 16  # bytes looked at together when a file is checked
 
 
 class Tokenizer(ABC):
@@ -225,13 +227,17 @@ def check_utf8(data: bytes, errors: str, path: str | os.PathLike[str], offset: i
         return data.decode("utf-8", "replace").encode()
     if errors != "strict":
         raise InputError(f"errors is {errors!r}; it takes 'strict', 'replace' or 'bytes'")
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path} is not UTF-8 text: byte 0x{data[error.start]:02x} at "
-            f"{offset + error.start:,}; choose errors 'replace' or 'bytes'"
-        ) from error
+    place, view = 0, memoryview(data)
+    while place < len(data):  # a little at a time: as one string it could take five times the room
+        part = view[place : place + CHECKED]
+        try:
+            place += codecs.utf_8_decode(part, "strict", place + CHECKED >= len(data))[1]
+        except UnicodeDecodeError as error:
+            place += error.start
+            raise InputError(
+                f"{path} is not UTF-8 text: byte 0x{data[place]:02x} at {offset + place:,}; "
+                "choose errors 'replace' or 'bytes'"
+            ) from error
     return data
 
 

@@ -1,14 +1,19 @@
-"""Counting the words of texts of any size, in parallel.
+"""Counting the words of texts of any size, in parallel and in bounded memory.
 
 Every thread counts in a table of its own, and the tables are added up at the end. So memory grows
-with the number of different words, not with the text.
+with the number of different words, not with the text. That number has no bound either: a text of
+gigabytes has millions of words that occur once or twice. So when the tables together hold `WORDS`
+words, or `BYTES` bytes, they are added up, and if there really are so many, the rarest are
+forgotten. What frequent words lose by that is little: one that was forgotten had occurred no more
+often than the count that is reported. When it happens is decided by the text alone, between two
+blocks, so the number of threads does not change the counts.
 """
 
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -17,9 +22,10 @@ from minillm import backend
 from minillm.tokenizer import patterns
 from minillm.tokenizer.pieces import groups_of
 from minillm.tokenizer.reading import Source, batches_of, blocks_of
-from minillm.tokenizer.scanner import RULES
+from minillm.tokenizer.scanner import RULES, WHOLE
 from minillm.tokenizer.word_table import Words, WordTable
 
+WORDS, BYTES = 1 << 22, 1 << 25  # of different words in all tables together
 Progress = Callable[[str, int, int], None]  # called with (what is being done, done so far, of all)
 
 
@@ -33,34 +39,67 @@ def count_words(
 
     Args:
         sources: texts (str, bytes) and files (`Path`).
-        pattern: a name of `patterns.PATTERNS` or a regular expression. Files are read a block at a
-            time, except with a regular expression of one's own: where that may be cut nobody knows.
+        pattern: a name of `patterns.PATTERNS` or a regular expression.
         errors: for files that are not UTF-8: "strict", "replace" or "bytes".
         progress: called after every block with ("counting", bytes so far, bytes in all, 0 where
             that is not known).
 
-    Returns the words end to end (uint8), their lengths and their counts (int64).
+    Warns (`UserWarning`) where words had to be forgotten. Returns the words end to end (uint8), their lengths and their counts (int64).
     """
     total, done = _total_size(sources), 0
-    if pattern not in RULES:
-        counter: Counter[bytes] = Counter()
-        for source in sources:
-            data = b"".join(blocks_of(source, errors))
-            counter.update(patterns.split(data, pattern))
-            done += len(data)
-            if progress is not None:
-                progress("counting", done, total)
-        return from_counter(counter)
-    rules = RULES[pattern]
     tables = [WordTable() for _ in range(backend.threads())]
-    for data, ends, until in batches_of(sources, rules, errors):
-        _count_block(tables, rules, data, ends, until)
-        done += until
+    forgotten = 0
+    for data, groups in _groups(sources, pattern, errors):
+        done += sum(int(group[-1, 1] - group[0, 0]) for group in groups)
+        _count_groups(tables, RULES.get(pattern, WHOLE), data, groups)
+        forgotten = max(forgotten, _limit(tables))
         if progress is not None:
             progress("counting", done, total)
-    while len(tables) > 1:
-        tables[0].merge(tables.pop())
+    _add_up(tables)
+    if forgotten:
+        warnings.warn(
+            f"the text has more than {WORDS:,} different words, or {BYTES:,} bytes of them; some "
+            f"that had occurred {forgotten} times or less were forgotten",
+            stacklevel=2,
+        )
     return tables[0].words()
+
+
+def _groups(
+    sources: Iterable[Source], pattern: str, errors: str
+) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
+    """Blocks of text, and for each the pieces to count (see `pieces.py`), in groups."""
+    if pattern in RULES:
+        for data, ends, until in batches_of(sources, RULES[pattern], errors):
+            groups = groups_of(RULES[pattern], data[:until], [min(end, until) for end in ends])
+            for group in groups:
+                group[group[:, 2] == until, 2] = ends[-1]  # the last words look ahead past `until`
+            yield data, groups
+        return
+    for source in sources:  # `regex` cuts; every word is a piece, and the rule is to take all of it
+        for words in patterns.split_blocks(blocks_of(source, errors), pattern):
+            ends = np.cumsum([len(word) for word in words], dtype=np.int64)
+            starts = np.concatenate([[0], ends[:-1]])
+            yield np.frombuffer(b"".join(words), np.uint8), [np.stack([starts, ends, ends], axis=1)]
+
+
+def _add_up(tables: list[WordTable]) -> None:
+    """Bring all counts into the first table."""
+    for number in range(1, len(tables)):
+        tables[0].merge(tables[number])
+        tables[number] = WordTable()
+
+
+def _limit(tables: list[WordTable]) -> int:
+    """Keep within `WORDS` and `BYTES`; how often the most frequent forgotten word had occurred."""
+
+    def full(some: list[WordTable]) -> bool:
+        return sum(table.size for table in some) > WORDS or sum(map(WordTable.used, some)) > BYTES
+
+    if not full(tables):
+        return 0
+    _add_up(tables)
+    return tables[0].forget(WORDS // 2, BYTES // 2) if full(tables[:1]) else 0
 
 
 def from_counter(counter: Mapping[bytes, int]) -> Words:
@@ -70,13 +109,10 @@ def from_counter(counter: Mapping[bytes, int]) -> Words:
     return data, lengths, np.fromiter(counter.values(), np.int64, len(counter))
 
 
-def _count_block(
-    tables: list[WordTable], rules: int, data: np.ndarray, ends: list[int], until: int
+def _count_groups(
+    tables: list[WordTable], rules: int, data: np.ndarray, groups: list[np.ndarray]
 ) -> None:
-    """Count the words of `data[:until]`, each thread in a table of its own."""
-    groups = groups_of(rules, data[:until], [min(end, until) for end in ends])
-    for group in groups:
-        group[group[:, 2] == until, 2] = ends[-1]  # the last words look ahead past `until`
+    """Count the words of the pieces in `groups`, each thread in a table of its own."""
 
     def work(table: WordTable) -> None:
         while groups:

@@ -22,12 +22,12 @@ the weight of an occurrence is found in place as well.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 
 import numpy as np
 
 from minillm.jit import jit
-from minillm.tokenizer.bpe_counting import Progress, from_counter
+from minillm.tokenizer.bpe_counting import Progress
+from minillm.tokenizer.bpe_pairs import BEGIN, COUNT, END, KEY, PLACES, frequent_pairs
 from minillm.tokenizer.inner import inner
 from minillm.tokenizer.queue import (
     grown,
@@ -47,15 +47,7 @@ INSIDE = -(2**31)  # a position in the middle of a token
 NEAR = 16  # tokens to walk back to the start of a word before searching for it
 BYTES = 256  # symbols of byte-level training
 DONE, STOP = 0, 1  # slots of `control`: merges finished so far; 1 to stop after the present one
-KEY, COUNT, BEGIN, END = 0, 1, 2, 3  # columns of `pairs`: ids, count, slice of `places`
 WEIGHT, NUMBER, LOST, CURSOR = 0, 1, 2, 3  # columns of `around`: see `_replace`
-
-
-def learn_merges(
-    words: Mapping[bytes, int], n_merges: int, min_frequency: int = 2, max_token_length: int = 0
-) -> np.ndarray:
-    """`learn` of words in a dictionary, each with its number of occurrences."""
-    return learn(lay_out(from_counter(words)), n_merges, min_frequency, max_token_length)
 
 
 def lay_out(words: Words) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -74,6 +66,7 @@ def learn(
     max_token_length: int = 0,
     progress: Progress | None = None,
     n_symbols: int = BYTES,
+    room: int = PLACES,
 ) -> np.ndarray:
     """The merges that training finds, each the most frequent pair after those before it.
 
@@ -84,6 +77,7 @@ def learn(
         max_token_length: make no token of more bytes than this; 0 for no limit.
         progress: called a few times a second.
         n_symbols: ids that there are at the start.
+        room: places that are listed at a time, about (see `bpe_pairs.py`).
 
     Returns the merged pairs of ids, (M, 2) int32, M <= n_merges; merge i makes `n_symbols + i`. Of
     equally frequent pairs the one with the smaller left id is merged, then the smaller right id.
@@ -94,7 +88,11 @@ def learn(
     found: list[np.ndarray] = []
 
     def work() -> None:
-        found.append(_learn(symbols, starts, counts, n_symbols, n_merges, least, longest, control))
+        found.append(
+            _learn(
+                symbols, starts, counts, n_symbols, n_merges, least, longest, room, control
+            )
+        )
 
     if progress is None:
         work()
@@ -127,51 +125,6 @@ def _lay_out(data, lengths):
         source += lengths[word]
         target += lengths[word] + 1
     return symbols, starts
-
-
-@jit
-def _first_pairs(symbols, starts, word_counts, least, n_symbols):
-    """The pairs of symbols that occur at least `least` times: rows of `pairs`, and `places`."""
-    room = min(symbols.size, n_symbols * n_symbols)
-    table = new_table(room)
-    found = np.zeros((room, 4), np.int64)  # KEY, COUNT, and in END how many places
-    n_found = 0
-    for word in range(starts.size):
-        p = starts[word]
-        while symbols[p + 1] >= 0:
-            key = pair_key(symbols[p], symbols[p + 1])
-            slot = table_slot(table, key)
-            if table[slot, 0] != key:
-                table[slot, 0] = key
-                table[slot, 1] = n_found
-                found[n_found, KEY] = key
-                n_found += 1
-            row = table[slot, 1]
-            found[row, COUNT] += word_counts[word]
-            found[row, END] += 1
-            p += 1
-    n_pairs, n_places = 0, 0
-    cursor = np.full(n_found, -1, np.int64)
-    pairs = np.empty((n_found, 4), np.int64)
-    for row in range(n_found):
-        if found[row, COUNT] >= least:
-            cursor[row] = n_places
-            pairs[n_pairs, KEY] = found[row, KEY]
-            pairs[n_pairs, COUNT] = found[row, COUNT]
-            pairs[n_pairs, BEGIN] = n_places
-            n_places += found[row, END]
-            pairs[n_pairs, END] = n_places
-            n_pairs += 1
-    places = np.empty(n_places, np.int32)
-    for word in range(starts.size):
-        p = starts[word]
-        while symbols[p + 1] >= 0:
-            row = table[table_slot(table, pair_key(symbols[p], symbols[p + 1])), 1]
-            if cursor[row] >= 0:
-                places[cursor[row]] = p
-                cursor[row] += 1
-            p += 1
-    return pairs[:n_pairs].copy(), places
 
 
 @inner
@@ -242,9 +195,29 @@ def _replace(symbols, starts, word_counts, length, a, b, new, places, begin, end
 
 
 @jit
-def _learn(symbols, starts, word_counts, n_symbols, n_merges, least, longest, control):
+def _learn(symbols, starts, word_counts, n_symbols, n_merges, least, longest, room, control):
     """The merges, (M, 2) int32."""
-    pairs, places = _first_pairs(symbols, starts, word_counts, least, n_symbols)
+    length = np.ones(n_symbols + n_merges, np.int64)
+    around = np.zeros((2, n_symbols + n_merges, 4), np.int64)
+    merges = np.empty((n_merges, 2), np.int32)
+    done, floor = 0, np.int64(1) << 62
+    while floor > least and done < n_merges and control[STOP] == 0:
+        floor, pairs, places = frequent_pairs(
+            symbols, starts, word_counts, length, longest, least, floor, room
+        )
+        done = _follow(
+            symbols, starts, word_counts, n_symbols, length, longest, around, merges, done, control,
+            floor, pairs, places,
+        )  # fmt: skip
+    return merges[:done]
+
+
+@jit
+def _follow(
+    symbols, starts, word_counts, n_symbols, length, longest, around, merges, done, control,
+    floor, pairs, places,
+):  # fmt: skip
+    """Merge until no pair occurs `floor` times any more; how many merges there are then."""
     n_pairs, n_places = pairs.shape[0], places.size
     table = new_table(n_pairs)
     queue = np.empty((n_pairs, 2), np.int64)  # minus the count, and the key
@@ -252,23 +225,18 @@ def _learn(symbols, starts, word_counts, n_symbols, n_merges, least, longest, co
         table[table_slot(table, pairs[pair, KEY])] = (pairs[pair, KEY], pair)
         queue_push(queue, pair, -pairs[pair, COUNT], pairs[pair, KEY])
     n_queue = n_pairs
-
-    length = np.ones(n_symbols + n_merges, np.int64)
-    around = np.zeros((2, n_symbols + n_merges, 4), np.int64)
     events = np.empty((1024, 2), np.int32)
-    merges = np.empty((n_merges, 2), np.int32)
-    done = 0
-    while done < n_merges and n_queue > 0 and control[STOP] == 0:
+    while done < merges.shape[0] and n_queue > 0 and control[STOP] == 0:
         key = queue[0, 1]
         pair = table[table_slot(table, key), 1]
         count = pairs[pair, COUNT]
-        if count >= least and count != -queue[0, 0]:
+        if count >= floor and count != -queue[0, 0]:
             queue_replace(queue, n_queue, -count, key)
             continue
         queue_pop(queue, n_queue)
         n_queue -= 1
         a, b, new = key >> 32, key & 0xFFFFFFFF, n_symbols + done
-        if count < least or length[a] + length[b] > longest:
+        if count < floor or length[a] + length[b] > longest:
             continue
         merges[done] = (a, b)
         done += 1
@@ -289,11 +257,11 @@ def _learn(symbols, starts, word_counts, n_symbols, n_merges, least, longest, co
             table = wider_table(table)
         n_fresh, n_places = _settle(
             around, events, n_events, a, b, new, table, pairs, n_pairs, queue, n_queue,
-            places, n_places, least,
+            places, n_places, floor,
         )  # fmt: skip
         n_pairs += n_fresh
         n_queue += n_fresh
-    return merges[:done]
+    return done
 
 
 @inner

@@ -18,7 +18,7 @@ name; text that it leaves out between two matches becomes words too, so that not
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -28,6 +28,8 @@ _CONTRACTION = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
 _UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 _GPT4 = _CONTRACTION + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|" + _SPACES
+
+LOOK = 1 << 16  # characters around a word that an expression may look at
 
 PATTERNS = {
     "gpt2": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
@@ -65,18 +67,38 @@ def split(data: bytes, pattern: str) -> Iterator[bytes]:
             neither letter, number nor space.
         pattern: a name of `PATTERNS` or a regular expression.
     """
+    for words in split_blocks([data], pattern):
+        yield from words
+
+
+def split_blocks(blocks: Iterable[bytes], pattern: str) -> Iterator[list[bytes]]:
+    """`split` of a text that comes in blocks, which do not cut a character in two.
+
+    A match is certain when it ends `LOOK` characters before the end of what is known, and `LOOK`
+    characters before it are kept: exact for expressions that look no further around a word.
+    """
+    rule = compiled(pattern)
     # Python's "surrogateescape" turns each invalid byte into a lone surrogate and back.
-    text = data.decode("utf-8", "surrogateescape")
-    end = 0
-    for match in compiled(pattern).finditer(text):
-        if not match.group():
-            continue
-        if match.start() > end:
-            yield text[end : match.start()].encode("utf-8", "surrogateescape")
-        yield match.group().encode("utf-8", "surrogateescape")
-        end = match.end()
-    if end < len(text):
-        yield text[end:].encode("utf-8", "surrogateescape")
+    blocks = (block.decode("utf-8", "surrogateescape") for block in blocks)
+    text, begin = next(blocks, ""), 0  # words up to `begin` are done
+    while text:
+        following = next(blocks, "")
+        until = len(text) - LOOK if following else len(text)
+        words: list[bytes] = []
+        for match in rule.finditer(text, begin):
+            if match.end() > until:
+                break
+            if match.group():
+                # What lies between two matches is a word, too.
+                words += [text[begin : match.start()]] if match.start() > begin else []
+                words.append(match.group())
+                begin = match.end()
+        if not following and begin < len(text):
+            words.append(text[begin:])
+        if words:
+            yield [word.encode("utf-8", "surrogateescape") for word in words]
+        kept = max(begin - LOOK, 0)
+        text, begin = text[kept:] + following if following else "", begin - kept
 
 
 def word_ends(data: bytes, ends: Sequence[int], pattern: str) -> list[int]:

@@ -1,7 +1,10 @@
 """Texts and files as blocks of bytes, so that a corpus larger than memory passes through.
 
-Small texts are joined, each with its end noted; a large file comes in parts. A part ends where a
+Small texts are joined, each with its end noted; a large one comes in parts. A part ends where a
 word starts whatever stands before it (`scanner.sure_start`); what is left over opens the next.
+
+Every block lies in the same array. Fresh ones of ever different sizes would leave holes in the
+heap, which keeps what is freed (`backend.keep_freed_memory`), until it is as large as the corpus.
 """
 
 from __future__ import annotations
@@ -15,23 +18,31 @@ import numpy as np
 from minillm.errors import InputError
 from minillm.jit import jit
 from minillm.tokenizer.base import Text, check_utf8, to_bytes
+from minillm.tokenizer.queue import grown
 from minillm.tokenizer.scanner import classes, sure_start
 
-BLOCK = 1 << 24  # bytes of a file read at a time
+CHUNK = 1 << 20  # bytes of a file read at a time
+BLOCK = 1 << 24  # bytes of text given out at a time, about
 Source = Text | os.PathLike[str]
 
 
 def blocks_of(source: Source, errors: str) -> Iterator[bytes]:
-    """The bytes of a text, or of a file in blocks that do not cut a UTF-8 character."""
+    """The bytes of a text or a file, in blocks that do not cut a UTF-8 character."""
     if not isinstance(source, os.PathLike):
-        yield to_bytes(source)
+        data, offset = to_bytes(source), 0
+        while offset < len(data):
+            block = data[offset : offset + CHUNK]
+            if offset + CHUNK < len(data):
+                block = block[: _whole_characters(block)]
+            yield block
+            offset += len(block)
         return
     if errors not in ("strict", "replace", "bytes"):
         raise InputError(f"errors is {errors!r}; it takes 'strict', 'replace' or 'bytes'")
     offset, rest = 0, b""
     try:
         with Path(source).open("rb") as file:
-            while block := file.read(BLOCK):
+            while block := file.read(CHUNK):
                 block = rest + block
                 whole = _whole_characters(block)
                 block, rest = block[:whole], block[whole:]
@@ -56,30 +67,33 @@ def _whole_characters(block: bytes) -> int:
 def batches_of(
     sources: Iterable[Source], rules: int, errors: str
 ) -> Iterator[tuple[np.ndarray, list[int], int]]:
-    """Texts end to end, where each ends, how far to count: many small ones or part of a file."""
-    texts: list[bytes] = []
-    waiting = 0
+    """Texts end to end, where each ends, how far to count: many small ones or part of a large one.
+
+    What lies beyond that place comes again in the next batch, which takes the place of this one.
+    """
+    room, size, ends = np.empty(BLOCK + CHUNK, np.uint8), 0, [0]
+    enough = BLOCK
     for source in sources:
-        rest = b""
         for block in blocks_of(source, errors):
-            if len(block) < BLOCK // 2 and not rest:  # keep small texts until there are many
-                rest = block
+            room = grown(room, size + len(block))
+            room[size : size + len(block)] = np.frombuffer(block, np.uint8)
+            size += len(block)
+            if size < enough:
                 continue
-            data = np.frombuffer(rest + block, np.uint8)
-            until = _last_start(rules, data)
-            yield data, [len(data)], until
-            rest = data[until:].tobytes()
-        texts.append(rest)
-        waiting += len(rest)
-        if waiting >= BLOCK:
-            yield _joined(texts)
-            texts, waiting = [], 0
-    yield _joined(texts)
-
-
-def _joined(texts: list[bytes]) -> tuple[np.ndarray, list[int], int]:
-    data = np.frombuffer(b"".join(texts), np.uint8)
-    return data, np.cumsum([len(text) for text in texts]).tolist(), len(data)
+            until = ends[-1] + _last_start(rules, room[ends[-1] : size])
+            if until == ends[-1]:  # a text that nobody may cut has to come whole
+                enough = 2 * size
+                continue
+            yield room[:size], [*ends[1:], size], until
+            room[: size - until] = room[until:size].copy()
+            size, ends, enough = size - until, [0], BLOCK
+        if size > ends[-1]:
+            ends.append(size)
+        if size >= BLOCK:
+            yield room[:size], ends[1:], size
+            size, ends, enough = 0, [0], BLOCK
+    if size:
+        yield room[:size], ends[1:], size
 
 
 def _last_start(rules: int, data: np.ndarray) -> int:

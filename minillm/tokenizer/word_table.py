@@ -3,7 +3,7 @@
 Four arrays: `slots` (the hash of a word in the upper half, its number in the lower), `arena` (the
 bytes of the different words, end to end), `starts` (where each begins, and one more at the end) and
 `counts`. The loop that fills them allocates nothing; it stops when something is full, and is called
-again with more room.
+again with more room. A table that has grown too large may forget its rarest words.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from minillm.tokenizer.scanner import classes, word_end
 
 EMPTY = -1
 LOWER = 0xFFFFFFFF  # the half of a slot that holds the number of the word
-Words = tuple[
-    np.ndarray, np.ndarray, np.ndarray
-]  # bytes end to end (uint8), lengths, counts (int64)
+OFTEN = 1 << 12  # words that occur so often are never forgotten
+# The bytes of words end to end (uint8), their lengths and their counts (int64).
+Words = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass
@@ -67,6 +67,23 @@ class WordTable:
         self.arena = grown(self.arena, int(self.starts[self.size]) + word)
         if 2 * self.size >= len(self.slots):
             self.slots = _spread(self.slots)
+
+    def forget(self, words: int, size: int) -> int:
+        """Drop the rarest, until there are at most `words` words of `size` bytes together.
+
+        Of words that occur equally often all stay or all go. Returns how often the most frequent
+        word that went had occurred.
+        """
+        rarity = _rarity(self.starts, self.counts, self.size)
+        more = np.cumsum(rarity[::-1], axis=0)[::-1]  # words, and bytes, that occur so often or more
+        fits = (more[:, 0] <= words) & (more[:, 1] <= size)
+        least = int(np.argmax(fits)) if fits.any() else OFTEN
+        self.size = _keep(self.slots, self.starts, self.counts, self.arena, self.size, least)
+        return least - 1
+
+    def used(self) -> int:
+        """The bytes of all words."""
+        return int(self.starts[self.size])
 
     def words(self) -> Words:
         """All words, in the order in which they were met."""
@@ -145,6 +162,40 @@ def _merge(from_starts, from_counts, from_arena, size, slots, starts, counts, ar
             return need
         at[1] += 1
     return 0
+
+
+@jit
+def _rarity(starts, counts, size):
+    """How many words occur once, twice, ... and how many bytes they have: (OFTEN + 1, 2) int64."""
+    rarity = np.zeros((OFTEN + 1, 2), np.int64)
+    for word in range(size):
+        count = min(counts[word], OFTEN)
+        rarity[count, 0] += 1
+        rarity[count, 1] += starts[word + 1] - starts[word]
+    return rarity
+
+
+@jit
+def _keep(slots, starts, counts, arena, size, least):
+    """Keep the words that occur `least` times or more, in place and in order; how many they are."""
+    slots[:] = EMPTY
+    mask = slots.size - 1
+    kept, used, p = 0, 0, 0
+    for word in range(size):
+        end = starts[word + 1]
+        if counts[word] >= least:
+            sign = _hash(arena, p, end)
+            slot = sign & mask
+            while slots[slot] != EMPTY:
+                slot = (slot + 1) & mask
+            slots[slot] = sign << 32 | kept
+            for i in range(end - p):
+                arena[used + i] = arena[p + i]
+            counts[kept] = counts[word]
+            kept, used = kept + 1, used + end - p
+            starts[kept] = used
+        p = end
+    return kept
 
 
 @jit

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from minillm.errors import InputError
 from minillm.tokenizer import BPETokenizer, patterns
 from minillm.tokenizer.bpe import learn_merges_plainly
-from minillm.tokenizer.bpe_training import learn_merges
+from minillm.tokenizer.bpe_counting import from_counter
+from minillm.tokenizer.bpe_training import lay_out, learn
 
 WORDS = st.dictionaries(
     st.text("abc", min_size=1, max_size=12).map(str.encode), st.integers(1, 9), max_size=12
@@ -17,9 +18,10 @@ WORDS = st.dictionaries(
 
 
 @settings(deadline=None, max_examples=200)
-@given(WORDS, st.integers(0, 30), st.integers(1, 4))
-def test_fast_training_finds_the_plain_merges(words, n_merges, min_frequency):
-    fast = learn_merges(words, n_merges, min_frequency)
+@given(WORDS, st.integers(0, 30), st.integers(1, 4), st.sampled_from([0, 9, 10**6]))
+def test_fast_training_finds_the_plain_merges(words, n_merges, min_frequency, room):
+    """`room`: how many places are followed at a time."""
+    fast = learn(lay_out(from_counter(words)), n_merges, min_frequency, room=room)
     assert [tuple(pair) for pair in fast.tolist()] == learn_merges_plainly(
         words, n_merges, min_frequency
     )
@@ -28,7 +30,7 @@ def test_fast_training_finds_the_plain_merges(words, n_merges, min_frequency):
 def test_training_on_text_finds_the_plain_merges():
     text = "She sells sea shells by the sea shore; the shells she sells are sea shells. " * 3
     words = Counter(patterns.split(text.encode(), "gpt4"))
-    fast = learn_merges(words, 60, 1)
+    fast = learn(lay_out(from_counter(words)), 60, 1)
     assert [tuple(pair) for pair in fast.tolist()] == learn_merges_plainly(words, 60, 1)
 
 

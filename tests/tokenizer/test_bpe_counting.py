@@ -1,18 +1,20 @@
 """Counting words: in pieces, in blocks and in parallel, the counts stay the same."""
 
+import itertools
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minillm import backend
 from minillm.errors import InputError
-from minillm.tokenizer import patterns, pieces, reading
+from minillm.tokenizer import base, bpe_counting, patterns, pieces, reading
 from minillm.tokenizer.bpe_counting import count_words
 
 TEXT = "It's 12,345 words, isn't it?\n\n  naïve 日本語のテキスト 🙂 \t\n/end/\r\n" * 40
-NAMES = ["gpt2", "gpt4", "gpt4o", "qwen2", "whole", r"\w+|\W+"]
+NAMES = ["gpt2", "gpt4", "gpt4o", "qwen2", "whole", r"\w+|\W+", r"(?<=a)b?|\w+(?!i)"]
 named = pytest.mark.parametrize("name", NAMES)
 
 
@@ -38,9 +40,11 @@ def test_counts_of_many_texts(name, texts):
 
 
 @named
-@pytest.mark.parametrize("block", [5, 64, 1000, 1 << 24])
+@pytest.mark.parametrize("block", [5, 64, 1000, 1 << 20])
 def test_a_file_in_blocks_counts_as_a_whole(name, block, tmp_path, monkeypatch):
-    monkeypatch.setattr(reading, "BLOCK", block)
+    monkeypatch.setattr(reading, "CHUNK", block)
+    monkeypatch.setattr(reading, "BLOCK", 3 * block)
+    monkeypatch.setattr(patterns, "LOOK", 20)
     path = tmp_path / "text.txt"
     path.write_bytes(TEXT.encode())
     seen = []
@@ -61,10 +65,42 @@ def test_threads_do_not_change_the_counts(monkeypatch):
     assert as_dictionary(count_words([text], "gpt4")) == alone == by_regex([text], "gpt4")
 
 
-@pytest.mark.parametrize("block", [3, 1 << 24])
-def test_files_that_are_not_utf8(block, tmp_path, monkeypatch):
-    monkeypatch.setattr(reading, "BLOCK", block)
+@pytest.mark.parametrize("name", ["gpt2", r"\S+|\s"])
+def test_a_table_that_is_full_forgets_the_rarest_words(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "CHUNK", 500)
+    monkeypatch.setattr(reading, "BLOCK", 1000)
+    monkeypatch.setattr(bpe_counting, "WORDS", 300)
+    monkeypatch.setattr(pieces, "PIECE", 100)
+    rng = np.random.default_rng(0)
+    often = ["often" + letter for letter in "abcdefghijklmnopqrst"]
+    once = ["".join(letters) for letters in itertools.product("abcdefghijklmno", repeat=3)]
+    words = often * 100 + once
+    rng.shuffle(words)
     path = tmp_path / "text.txt"
+    path.write_text("\n".join(words))
+    found = []
+    before = backend.threads()
+    for threads in (1, 2):
+        backend.set_threads(threads)
+        with pytest.warns(UserWarning, match=r"some that had occurred \d+ times or less were forg"):
+            found.append(as_dictionary(count_words([path], name)))
+    backend.set_threads(before)
+    assert found[0] == found[1] and len(found[0]) < 500
+    for word in often:
+        assert 95 <= found[0][word.encode()] <= 100
+    monkeypatch.setattr(bpe_counting, "WORDS", 10**6)
+    monkeypatch.setattr(bpe_counting, "BYTES", 2000)
+    with pytest.warns(UserWarning, match="or 2,000 bytes of them"):
+        data, _, _ = count_words([path], name)
+    assert len(data) < 3000
+
+
+@pytest.mark.parametrize("block", [4, 1 << 20])
+def test_files_that_are_not_utf8(block, tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "CHUNK", block)
+    monkeypatch.setattr(reading, "BLOCK", 3 * block)
+    path = tmp_path / "text.txt"
+    monkeypatch.setattr(base, "CHECKED", 5)
     path.write_bytes("né".encode() * 5 + b"\xff x")
     with pytest.raises(InputError, match=r"text.txt is not UTF-8 text: byte 0xff at 15"):
         count_words([path], "gpt2")
