@@ -44,7 +44,8 @@ def count_words(
         progress: called after every block with ("counting", bytes so far, bytes in all, 0 where
             that is not known).
 
-    Warns (`UserWarning`) where words had to be forgotten. Returns the words end to end (uint8), their lengths and their counts (int64).
+    Warns (`UserWarning`) where words had to be forgotten. Returns the words end to end (uint8),
+    their lengths and their counts (int64).
     """
     total, done = _total_size(sources), 0
     tables = [WordTable() for _ in range(backend.threads())]
@@ -57,12 +58,16 @@ def count_words(
             progress("counting", done, total)
     _add_up(tables)
     if forgotten:
-        warnings.warn(
-            f"the text has more than {WORDS:,} different words, or {BYTES:,} bytes of them; some "
-            f"that had occurred {forgotten} times or less were forgotten",
-            stacklevel=2,
-        )
+        _warn(forgotten)
     return tables[0].words()
+
+
+def _warn(forgotten: int) -> None:
+    warnings.warn(
+        f"the text has more than {WORDS:,} different words, or {BYTES:,} bytes of them; some that "
+        f"had occurred {forgotten} times or less were forgotten",
+        stacklevel=3,
+    )
 
 
 def _groups(

@@ -75,7 +75,7 @@ class WordTable:
         word that went had occurred.
         """
         rarity = _rarity(self.starts, self.counts, self.size)
-        more = np.cumsum(rarity[::-1], axis=0)[::-1]  # words, and bytes, that occur so often or more
+        more = np.cumsum(rarity[::-1], axis=0)[::-1]  # words and bytes so frequent
         fits = (more[:, 0] <= words) & (more[:, 1] <= size)
         least = int(np.argmax(fits)) if fits.any() else OFTEN
         self.size = _keep(self.slots, self.starts, self.counts, self.arena, self.size, least)
