@@ -45,6 +45,7 @@ from minillm.data.dedup import (
 PERMUTATIONS, NGRAM, THRESHOLD = 128, 5, 0.8
 PEERS = [name for name in ("datasketch", "rensa") if importlib.util.find_spec(name)]
 WORD = re.compile(r"[^\W_]+")
+DOCUMENTS = 1_000_000  # of the part "memory"
 Pairs = set[tuple[int, int]]
 
 
@@ -254,12 +255,12 @@ def passages() -> None:
 def memory() -> None:
     """Signatures in files, many times what the search may use."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, __file__, "files", folder]
+        command = [sys.executable, __file__, "files", folder, str(DOCUMENTS)]
         subprocess.run(command, check=True)
 
 
-def files(folder: str) -> None:
-    count, shards, limit = 1_000_000, 10, 1 << 26
+def files(folder: str, count: int) -> None:
+    shards, limit = 10, 64 * count  # an eighth of the signatures
     began = time.perf_counter()
     paths = [Path(folder) / f"{shard}.signatures" for shard in range(shards)]
     for shard, path in enumerate(paths):
@@ -275,7 +276,7 @@ def files(folder: str) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     table(f"{count} short texts, signatures {size / 1e6:.0f} MB", "seconds", "peak MB")
     row("writing signature files", writing, peak_before / 1e3)
-    row(f"clusters, memory={limit >> 20} MiB", searching, peak / 1e3)
+    row(f"clusters, memory={limit / 1e6:.0f} MB", searching, peak / 1e3)
     print(f"{copies} copies found, {count // 10} planted")
 
 
@@ -299,7 +300,7 @@ class Texts:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["files"]:
-        files(sys.argv[2])
+        files(sys.argv[2], int(sys.argv[3]))
     else:
         start(*PEERS)
         for name in ("datasketch", "rensa"):
