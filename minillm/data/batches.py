@@ -7,6 +7,9 @@ random offset from epoch to epoch, so that the same sentence is not always split
 The order depends on the seed and the epoch alone. So batch `step` can be made without the batches
 before it, and a run that stops at step 1000 goes on with batch 1000 as if nothing had happened:
 there is no state to save.
+
+Where the corpus knows its documents, `PackedBatches` keeps them whole instead: each pass draws the
+documents by the mixture (mixing.py), packs them into rows (packing.py) and shuffles the rows.
 """
 
 from __future__ import annotations
@@ -15,15 +18,22 @@ from typing import Protocol
 
 import numpy as np
 
+from minillm.data.mixing import drawn, times_seen
+from minillm.data.packing import pack, pieces_of
 from minillm.data.shards import TokenDataset
 from minillm.errors import InputError, counted
+
+IGNORED = -100  # a target that has no loss, as the models have it
 
 
 class BatchSource(Protocol):
     """What a training loop reads from: a pure function of the step."""
 
-    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Ids and targets of update `step`, counted from 0; both (B, T), target -100 is ignored."""
+    def batch(self, step: int) -> tuple[np.ndarray, ...]:
+        """Ids and targets of update `step`, counted from 0; both (B, T), target -100 is ignored.
+
+        Where rows hold several documents, a third array (B, T) numbers them.
+        """
 
 
 class Batches:
@@ -63,3 +73,76 @@ class Batches:
             self._epoch = epoch
         start = int(self._starts[place])
         return self.dataset.read(start, start + self.block_size + 1)
+
+
+class PackedBatches:
+    """Rows of whole documents, each with a number of its own, in shuffled order.
+
+    A document's first token is the mark of a new text. It is also what comes after the last token
+    of any document, so that the model learns where to end.
+    """
+
+    def __init__(self, dataset: TokenDataset, batch_size: int, block_size: int, seed: int) -> None:
+        """Raises `InputError` where the shards do not tell the documents, or none is to be seen."""
+        self.dataset, self.batch_size, self.block_size = dataset, batch_size, block_size
+        self.seed = seed
+        documents = dataset.documents()
+        self._starts = np.concatenate([[0], np.cumsum(documents["tokens"], dtype=np.int64)])
+        mixture = dataset.mixture
+        self._times = times_seen(
+            documents, dataset.collections, mixture.get("weights", {}), mixture.get("epochs", {})
+        )
+        self._times[documents["tokens"] == 0] = 0
+        if not self._times.sum() >= 1:
+            raise InputError(f"the {dataset.split} split has no document that is to be seen")
+        self._ends: list[int] = []  # rows up to the end of each pass, as far as they are known
+        self._number = -1  # of the pass that is laid out
+        self._lay_out(0)
+
+    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Ids, targets and the numbers of documents of update `step`, int32 (B, T).
+
+        What is left of a row is padding: id 0, target -100, a document of its own.
+        """
+        shape = (self.batch_size, self.block_size)
+        ids, documents = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+        targets = np.full(shape, IGNORED, np.int32)
+        for i in range(self.batch_size):
+            at = 0
+            pieces = self._row(step * self.batch_size + i)
+            for number, (document, start, length) in enumerate(pieces):
+                begin, end = self._starts[document : document + 2]
+                tokens = self.dataset.read(begin + start, min(begin + start + length + 1, end))
+                ids[i, at : at + length] = tokens[:length]
+                targets[i, at : at + len(tokens) - 1] = tokens[1:]
+                if len(tokens) == length:  # the document's end: a new text would begin
+                    targets[i, at + length - 1] = self.dataset.read(begin, begin + 1)[0]
+                documents[i, at : at + length] = number
+                at += length
+            documents[i, at:] = len(pieces)
+        return ids, targets, documents
+
+    def _row(self, number: int) -> np.ndarray:
+        """The pieces of the `number`-th row ever served: document, start, length (P, 3)."""
+        while self._ends[-1] <= number:
+            self._lay_out(len(self._ends))
+        at = int(np.searchsorted(self._ends, number, side="right"))
+        if at != self._number:
+            self._lay_out(at)
+        row = self._order[number - (self._ends[at - 1] if at else 0)]
+        return self._pieces[self._bounds[row] : self._bounds[row + 1]]
+
+    def _lay_out(self, number: int) -> None:
+        """Pack the documents of pass `number`."""
+        chosen = drawn(self._times, self.seed, number)
+        lengths = np.diff(self._starts)[chosen]
+        place, start, length = pieces_of(lengths, self.block_size)
+        rows, count = pack(length, self.block_size)
+        order = np.argsort(rows, kind="stable")
+        self._pieces = np.stack([chosen[place], start, length], axis=1)[order]
+        self._bounds = np.searchsorted(rows[order], np.arange(count + 1))
+        self._order = np.random.default_rng([self.seed, number, 1]).permutation(count)
+        if number == len(self._ends):
+            self._ends.append(count + (self._ends[-1] if self._ends else 0))
+        self._number = number
+

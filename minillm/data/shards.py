@@ -142,7 +142,8 @@ def read_index(folder: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(folder) / INDEX
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
-        return {key: index[key] for key in ("vocab_size", "dtype", "splits")}
+        needed = {key: index[key] for key in ("vocab_size", "dtype", "splits")}
+        return {"collections": [""], "mixture": {}} | index | needed
     except FileNotFoundError as error:
         raise InputError(f"{folder} is no folder of token shards: it has no {INDEX}") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -158,6 +159,8 @@ class TokenDataset:
         if split not in index["splits"]:
             raise InputError(f"{folder} has no split {split!r}, only {', '.join(index['splits'])}")
         self.folder, self.split, self.vocab_size = Path(folder), split, index["vocab_size"]
+        self.collections, self.mixture = index["collections"], index["mixture"]
+        self._about = [shard.get("documents") for shard in index["splits"][split]]
         dtype = np.dtype(index["dtype"])
         self._shards = []
         for shard in index["splits"][split]:
@@ -170,6 +173,22 @@ class TokenDataset:
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
+
+    def documents(self) -> np.ndarray:
+        """What is known of each document, (N,) of `DOCUMENT`, in the order of their tokens.
+
+        Raises `InputError` for shards that do not tell one document from the next.
+        """
+        if not all(self._about):
+            raise InputError(
+                f"the shards in {self.folder} do not say where documents begin, which packing"
+                " needs; those that `minillm data build` makes do"
+            )
+        parts = [np.fromfile(self.folder / name, DOCUMENT) for name in self._about]
+        found = np.concatenate([np.empty(0, DOCUMENT), *parts])
+        if int(found["tokens"].sum(dtype=np.int64)) != len(self):
+            raise InputError(f"{self.folder}: documents and tokens do not agree; build it again")
+        return found
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Tokens `start` to `stop` as an int32 array (stop - start,), across shards."""

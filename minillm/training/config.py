@@ -21,6 +21,7 @@ class DataConfig:
 
     path: str = ""  # a text file, a folder of them, or a folder of token shards
     validation: float = 0.1  # share of the text held out
+    packing: bool = False  # rows of whole documents that do not see each other, not windows
 
     def __post_init__(self) -> None:
         _number(self, "data", "validation", "between 0 and 1", lambda x: 0 < x < 1)

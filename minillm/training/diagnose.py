@@ -29,7 +29,7 @@ class DivergedError(MiniLLMError, ArithmeticError):
     """Training produced NaN or infinity."""
 
 
-def first_bad(model: LanguageModel, pieces: Iterable[tuple[np.ndarray, np.ndarray]]) -> str:
+def first_bad(model: LanguageModel, pieces: Iterable[tuple[np.ndarray, ...]]) -> str:
     """A phrase that says where, in a batch taken piece by piece, the first bad number appears.
 
     The caller has set the dropout generator to where the step started with it.
@@ -39,16 +39,21 @@ def first_bad(model: LanguageModel, pieces: Iterable[tuple[np.ndarray, np.ndarra
             return f"the weight {name} itself"
     recompute, model.recompute = model.recompute, False  # every operation on the tape
     try:
-        found = (_first_in_piece(model, ids, targets) for ids, targets in pieces)
+        found = (_first_in_piece(model, *piece) for piece in pieces)
         return next(filter(None, found), "the sum over the pieces of the batch")
     finally:
         model.recompute = recompute
 
 
-def _first_in_piece(model: LanguageModel, ids: np.ndarray, targets: np.ndarray) -> str | None:
+def _first_in_piece(
+    model: LanguageModel,
+    ids: np.ndarray,
+    targets: np.ndarray,
+    documents: np.ndarray | None = None,
+) -> str | None:
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     with np.errstate(all="ignore"):  # the warnings are what we are about to explain
-        loss = model.loss(ids, targets)
+        loss = model.loss(ids, targets, documents=documents)
         order = topological_order(loss)  # every node after its parents
         for node in order:
             if not is_finite(node.array):

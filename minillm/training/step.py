@@ -20,7 +20,7 @@ from minillm.training.diagnose import DivergedError
 from minillm.training.optimizer import AdamW, clip_scale, global_norm
 from minillm.training.schedule import learning_rate
 
-Batch = tuple[np.ndarray, np.ndarray]  # ids and targets, both (B, T)
+Batch = tuple[np.ndarray, ...]  # ids, targets, and the numbers of packed documents if any: (B, T)
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,9 @@ def accumulate(model: LanguageModel, batch: Batch, rows: int = 0) -> float:
     """
     count = max(1, int((batch[1] != IGNORED).sum()))
     total = 0.0
-    for ids, targets in pieces(batch, rows):
-        loss = model.loss(ids, targets, normalizer=count)
+    for ids, targets, *documents in pieces(batch, rows):
+        packed = documents[0] if documents else None
+        loss = model.loss(ids, targets, normalizer=count, documents=packed)
         loss.backward()
         total += loss.item()
     return total
@@ -72,7 +73,7 @@ def pieces(batch: Batch, rows: int) -> Iterator[Batch]:
     """The batch in parts of `rows` sequences; 0: whole."""
     rows = rows or len(batch[0])
     for first in range(0, len(batch[0]), rows):
-        yield batch[0][first : first + rows], batch[1][first : first + rows]
+        yield tuple(array[first : first + rows] for array in batch)
 
 
 def seed_dropout(model: LanguageModel, seed: int, step: int) -> None:
