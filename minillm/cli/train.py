@@ -12,7 +12,7 @@ import numpy as np
 
 from minillm.cli import settings
 from minillm.cli.plan import SECTIONS, Plan, differences, of_recipe, of_run
-from minillm.data.batches import Batches
+from minillm.data.batches import Batches, PackedBatches
 from minillm.errors import InputError
 from minillm.inference.generate import generate
 from minillm.lens.profile import ceilings
@@ -73,7 +73,8 @@ def run(arguments: argparse.Namespace) -> int:
             folder.begin(plan.to_dict())
         ready = prepare(folder, plan.data, plan.tokenizer, report.say)
         config = plan.model_for(ready.train.vocab_size)
-        batches = Batches(ready.train, plan.train.batch_size, config.block_size, plan.train.seed)
+        served = PackedBatches if plan.data.packing else Batches
+        batches = served(ready.train, plan.train.batch_size, config.block_size, plan.train.seed)
         model = registry.build(config, np.random.default_rng(plan.train.seed))
         model.recompute = plan.train.recompute
         report.say(_about(model, plan.train, folder))

@@ -10,7 +10,7 @@ Each measure names its source:
     Gopher    Rae et al. 2021, "Scaling Language Models", section A.1.1 and table A1
     C4        Raffel et al. 2020, "Exploring the Limits of Transfer Learning", section 2.2
     FineWeb   Penedo et al. 2024, "The FineWeb Datasets", section 3.6
-    ours      no paper: what the issue at hand asked for, with a threshold found by looking
+    ours      no paper; a threshold found by looking at documents
 
 The thresholds are those of the papers, for English. Words are what stands between spaces, so texts
 in scripts without spaces need a recipe that turns the rules about words off.

@@ -51,6 +51,19 @@ def test_a_corpus_is_made_shown_and_checked(folder, capsys):
     assert "tokens/index.json is missing\n" in out
 
 
+def test_a_model_trains_on_whole_documents_packed_in_rows(folder, capsys):
+    assert run(capsys, *build(folder, "--vocabulary.size", 280))[0] == 0
+    train = ["train", "tiny", "--out", folder / "run", "--train.steps", 2, "--data.packing", "true"]
+    status, _, err = run(capsys, *train, "--data.path", folder / "corpus" / "tokens")
+    assert (status, err) == (0, "")
+    (folder / "plain.txt").write_text("\n".join(LINES * 20))
+    train[3] = folder / "other"
+    status, _, err = run(capsys, *train, "--data.path", folder / "plain.txt")
+    assert status == 2
+    assert "do not say where documents begin" in err
+    assert err.count("\n") == 1
+
+
 def test_a_manifest_is_a_recipe(folder, capsys):
     assert run(capsys, *build(folder))[0] == 0
     first = (folder / "corpus" / "manifest.json").read_bytes()

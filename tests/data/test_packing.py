@@ -73,7 +73,7 @@ def test_a_piece_that_does_not_fit_is_refused():
 def test_little_is_padding_at_lengths_of_articles(size):
     lengths = np.random.default_rng(0).lognormal(7.8, 0.8, 600).astype(np.int64) + 2  # WikiText
     _, _, length = pieces_of(lengths, size)
-    rows, count = pack(length, size)
+    _, count = pack(length, size)
     assert length.sum() == lengths.sum()
     assert 1 - length.sum() / (count * size) <= 0.02
 
