@@ -1,9 +1,9 @@
 """Extraction: the main text of a web page, without navigation, scripts, banners and boilerplate.
 
-Two libraries can do it, both measured on pages in `benchmarks/extraction.py`. trafilatura leaves
-out nearly all that is not the article; resiliparse is about ten times as fast, and lets more
-navigation and cookie banners through. The recipe chooses. What neither finds text in is rejected,
-page and all.
+Two libraries can do it, measured side by side in `benchmarks/extraction.py`. trafilatura leaves
+out nearly all that is not the article; resiliparse is several times as fast, lets more of the
+page's frame through, and misses whole articles now and then. The recipe chooses. What neither finds
+text in is rejected, page and all.
 """
 
 from __future__ import annotations
