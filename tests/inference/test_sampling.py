@@ -36,7 +36,7 @@ def test_top_k_is_transformers(logits, k):
 
 
 @settings(deadline=None, max_examples=50)
-@given(LOGITS.filter(lambda x: len(set(x)) == len(x)), SHARES)
+@given(LOGITS.filter(lambda x: len(set(softmax(x))) == len(x)), SHARES)  # ties fall anyhow
 def test_top_p_is_transformers(logits, p):
     kept, expected = keep_top_p(logits, p), peer("TopPLogitsWarper", logits, p)
     # a token on the very edge may fall to either side by rounding
