@@ -3,7 +3,7 @@
 import pytest
 
 from minillm.cli.main import main
-from minillm.kernels import gelu
+from minillm.kernels import layer_norm
 
 
 def run(capsys, *words):
@@ -33,11 +33,16 @@ def test_gradcheck_of_a_small_model(capsys):
 
 
 def test_gradcheck_names_a_wrong_backward(capsys, monkeypatch):
-    right = gelu.backward
-    monkeypatch.setattr(gelu, "backward", lambda *arguments: right(*arguments) * 1.001)
+    right = layer_norm.backward
+
+    def wrong(*arguments):
+        dx, *rest = right(*arguments)
+        return dx * 1.001, *rest
+
+    monkeypatch.setattr(layer_norm, "backward", wrong)
     status, _, err = run(capsys, "gradcheck", "gpt-tiny", "--length", "2", "--rows", "1")
     assert (status, err.count("\n")) == (2, 1)
-    assert "'gelu'" in err
+    assert "'layer_norm'" in err
 
 
 @pytest.mark.parametrize("command", ["info", "gradcheck"])

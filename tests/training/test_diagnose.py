@@ -36,7 +36,7 @@ def test_activations_are_named_by_the_layer_that_made_the_first_bad_one(layer):
     shape = broken.blocks[layer].mlp.up.weight.shape
     broken.blocks[layer].mlp.up.weight.data = np.full(shape, 1e38, np.float32)
     found = first_bad(broken, [batch()])
-    assert found == f"the activations of 'linear' at blocks.{layer}.mlp.up"
+    assert found == f"the activations of 'feed_forward' at blocks.{layer}.mlp.up"
 
 
 def test_a_gradient_is_named_where_all_activations_are_finite(monkeypatch):
