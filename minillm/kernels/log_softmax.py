@@ -85,7 +85,12 @@ def _log_softmax(x, y, top):
     total = x.dtype.type(0)
     for j in range(x.shape[0]):
         total += exp(x[j] - top)
-    log_total = np.log(total)
+    _less(x, y, top, np.log(total))
+
+
+@jit(forceinline=True, fastmath=False)
+def _less(x, y, top, log_total):
+    """First the largest, then the logarithm: their sum would lose digits of the smaller one."""
     for j in range(x.shape[0]):
         y[j] = (x[j] - top) - log_total
 
