@@ -54,6 +54,25 @@ def test_peers_give_the_same_ids(peers, name, text):
 
 
 @named
+def test_transformers_loads_what_we_wrote(peers, name):
+    transformers = pytest.importorskip("transformers")
+    file = str(peers[name][2] / "tokenizer.json")
+    theirs = transformers.PreTrainedTokenizerFast(tokenizer_file=file)
+    text = f"{TEXT[:200]}<|end|>{TEXT[:40]}"
+    ids = TRAINED[name].encode(text, "all")
+    assert theirs(text)["input_ids"] == ids
+    assert theirs.decode(ids, clean_up_tokenization_spaces=False) == text
+
+
+def test_transformers_loads_the_two_files_of_gpt2(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    ours = TRAINED["gpt2"]
+    gpt2_files.write(ours, tmp_path / "vocab.json", tmp_path / "merges.txt")
+    theirs = transformers.GPT2Tokenizer.from_pretrained(tmp_path)
+    assert theirs(TEXT)["input_ids"] == ours.encode(TEXT)
+
+
+@named
 def test_what_we_wrote_we_read(peers, name):
     ours, folder = TRAINED[name], peers[name][2]
     for again in (
