@@ -14,8 +14,9 @@ from minillm.tokenizer.chat import SPECIAL_TOKENS
 from minillm.tokenizer.formats import gpt2_files, hugging_face, rank_files
 from minillm.tokenizer.patterns import PATTERNS
 from minillm.tokenizer.show import coloured, measure, merge_steps
+from minillm.tokenizer.wordpiece import SPECIAL_TOKENS as BERT_TOKENS
 
-KINDS = ("bpe", "char", "word")
+KINDS = ("bpe", "wordpiece", "unigram", "char", "word")
 FORMATS = ("minillm", "hf", "tiktoken", "gpt2")
 
 
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     leaf.add_argument("--min-frequency", type=int, default=2, help="of a pair, or of a word")
     leaf.add_argument("--max-token-length", type=int, default=0, help="in bytes; 0: no limit (bpe)")
-    leaf.add_argument("--special", nargs="*", default=list(SPECIAL_TOKENS), help="special tokens")
+    leaf.add_argument("--special", nargs="*", help="special tokens; default: those of the kind")
     _add_errors(leaf)
     leaf.set_defaults(run=train)
 
@@ -91,20 +92,30 @@ def _add_errors(leaf: argparse.ArgumentParser) -> None:
 
 def train(args: argparse.Namespace) -> None:
     """Learn a vocabulary and save it."""
+    usual = BERT_TOKENS if args.kind == "wordpiece" else SPECIAL_TOKENS
+    special = list(usual) if args.special is None else args.special
+    progress = Progress() if sys.stderr.isatty() else None
+    made: Tokenizer
     if args.kind == "bpe":
-        made: Tokenizer = tokenizer.BPETokenizer.train(
-            args.files, args.vocab_size, args.special, args.pattern,
+        made = tokenizer.BPETokenizer.train(
+            args.files, args.vocab_size, special, args.pattern,
             min_frequency=args.min_frequency, max_token_length=args.max_token_length,
-            errors=args.errors, progress=Progress() if sys.stderr.isatty() else None,
+            errors=args.errors, progress=progress,
         )  # fmt: skip
+    elif args.kind == "unigram":
+        made = tokenizer.SentencePieceTokenizer.train(
+            args.files, args.vocab_size, special, progress=progress
+        )
     else:
         text = b"".join(read_bytes(path, args.errors) for path in args.files)
         if args.kind == "char":
-            made = tokenizer.CharTokenizer.train(text, args.special)
-        else:
-            made = tokenizer.WordTokenizer.train(
-                text, args.vocab_size, args.special, args.min_frequency
+            made = tokenizer.CharTokenizer.train(text, special)
+        elif args.kind == "wordpiece":
+            made = tokenizer.WordPieceTokenizer.train(
+                text, args.vocab_size, special, min_frequency=args.min_frequency
             )
+        else:
+            made = tokenizer.WordTokenizer.train(text, args.vocab_size, special, args.min_frequency)
     made.save(args.out)
     print(f"{made} saved to {args.out}")
 

@@ -37,11 +37,11 @@ def test_encode_and_decode(trained, capsys, monkeypatch):
     assert len(special.split()) == 1
 
 
-@pytest.mark.parametrize("kind", ["char", "word"])
+@pytest.mark.parametrize("kind", ["wordpiece", "unigram", "char", "word"])
 def test_other_kinds(kind, tmp_path, capsys):
     (tmp_path / "text.txt").write_text(TEXT)
     path = tmp_path / "t.json"
-    run(capsys, "train", tmp_path / "text.txt", "--kind", kind, "--out", path)
+    run(capsys, "train", tmp_path / "text.txt", "--kind", kind, "--vocab-size", "60", "--out", path)
     _, ids, _ = run(capsys, "encode", path, "the thief")
     assert run(capsys, "decode", path, *ids.split())[1] == "the thief\n"
 
