@@ -26,7 +26,8 @@ class Machine(NamedTuple):
 def machine() -> Machine:
     """The processor that Numba compiles for, found by asking LLVM which registers it would use.
 
-    NUMBA_CPU_NAME is respected: with `haswell` the tile is the one for AVX2.
+    NUMBA_CPU_NAME and NUMBA_CPU_FEATURES are respected: `haswell` and "" give the tile for AVX2. A
+    name without features keeps those of this processor, as Numba has it.
     """
     if disabled():
         return Machine(vector_bytes=16, registers=16, bfloat16_dot=False)
@@ -43,11 +44,11 @@ def machine() -> Machine:
 def _assembly(instruction: str, result: str) -> str:
     """What LLVM makes of one instruction on a <16 x float>, for the processor in use."""
     import llvmlite.binding as llvm
-    from numba.core import config
+    from numba.core import codegen, config
 
     name, features = config.CPU_NAME or llvm.get_host_cpu_name(), config.CPU_FEATURES
-    if features is None:  # a processor given by name has what the name implies
-        features = "" if config.CPU_NAME else llvm.get_host_cpu_features().flatten()
+    if features is None:
+        features = codegen.get_host_cpu_features()
     text = f"""define void @probe(ptr %from, ptr %to) {{
         %x = load <16 x float>, ptr %from
         %y = {instruction}
