@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from minillm.cli import classify, settings
+from minillm.cli import classify, get, settings
 from minillm.data import executors, filters, pipeline, reading, summary
 from minillm.data.corpus import digest
 from minillm.data.documents import Document, Rejected
@@ -30,6 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     leaves = parser.add_subparsers(metavar="COMMAND", required=True)
 
     shipped = ", ".join(sorted(path.stem for path in RECIPES.glob("*.toml")))
+    leaf = leaves.add_parser("get", help="download a well-known public set of texts")
+    get.add_arguments(leaf)
+
     leaf = leaves.add_parser("build", help="make a clean corpus of raw files, or go on making it")
     leaf.add_argument(
         "paths", nargs="*", help="files or folders of text, HTML, JSON Lines, Parquet, WARC;\n"

@@ -1,4 +1,4 @@
-"""Telling how the making of a corpus goes: a bar on a terminal, plain lines anywhere else."""
+"""Telling how long work on data goes: a bar on a terminal, plain lines anywhere else."""
 
 from __future__ import annotations
 
@@ -31,8 +31,12 @@ class Progress:
 
     def shard(self, size: int, documents: int) -> None:
         """A shard is done, of `size` bytes of input."""
-        self.shards, self.size = self.shards + 1, self.size + size
-        self.documents += documents
+        self.shards, self.documents = self.shards + 1, self.documents + documents
+        self.advance(size)
+
+    def advance(self, size: int) -> None:
+        """So many more bytes are done; below 0: so many were in vain."""
+        self.size += size
         now = time.monotonic()
         if now - self._printed >= PLAIN_SECONDS and self.shards < self.all_shards:
             self._printed = now
@@ -47,10 +51,12 @@ class Progress:
         """How far it is, how fast, and how long it will take."""
         seconds = max(time.monotonic() - self._began, 1e-3)
         text = f"{self.size / 1e6:,.1f} of {self.total / 1e6:,.1f} MB"
+        if not self.total:  # nobody knows
+            text = f"{self.size / 1e6:,.1f} MB"
         text += f"  {self.size / 1e6 / seconds:,.1f} MB/s"
         if self.documents:
             text += f"  {self.documents:,} documents  {self.documents / seconds:,.0f}/s"
-        if self.shards < self.all_shards and self.size:
+        if self.shards < self.all_shards and self.size and self.total:
             left = seconds * (self.total - self.size) / self.size
             return f"{text}  left {_duration(left)}"
         return f"{text}  in {_duration(seconds)}"
@@ -84,12 +90,12 @@ class BarProgress(Progress):
     def begin(self, stage: str, shards: int, size: int) -> None:
         super().begin(stage, shards, size)
         if shards:
-            self._task = self._bar.add_task(stage, total=max(1, size), figures="")
+            self._task = self._bar.add_task(stage, total=size or None, figures="")
             self._bar.start()
 
-    def shard(self, size: int, documents: int) -> None:
+    def advance(self, size: int) -> None:
         self._printed = time.monotonic()  # the bar is enough
-        super().shard(size, documents)
+        super().advance(size)
         self._bar.update(self._task, completed=self.size, figures=self.figures())
 
     def end(self) -> None:

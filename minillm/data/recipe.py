@@ -27,6 +27,7 @@ class ReadingConfig:
     text_fields: tuple[str, ...] = ("text", "content")  # of JSON and Parquet; the first that is
     separator: str = ""  # pattern of lines that part the documents of a text file
     heading: str = ""  # pattern of lines that begin a document in a text file
+    rows: Literal["documents", "lines"] = "documents"  # of Parquet; lines are parted as in text
     max_bytes: int = 32_000_000  # of a document; a longer one is rejected
     max_ratio: float = 100.0  # an archive that unpacks to more than this is a bomb
     piece_bytes: int = 16_000_000  # of the input that one worker reads at a time
@@ -40,6 +41,8 @@ class ReadingConfig:
                 re.compile(getattr(self, name))
             except re.error as error:
                 raise InputError(f"reading.{name} is no regular expression: {error}") from error
+        if self.rows == "lines" and not (self.separator or self.heading):
+            raise InputError("reading.rows: lines need reading.separator or reading.heading")
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ read in several pieces: a document belongs to the piece in which its mark begins
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from minillm.data.documents import UNREADABLE, Document, Rejected
-from minillm.data.reading.streams import Broken, chunks, lines, whole
+from minillm.data.reading.streams import Broken, Line, chunks, lines, whole
 from minillm.data.recipe import ReadingConfig
 
 BINARY = 0.01  # share of NUL bytes above which a file is no text
@@ -41,12 +41,24 @@ def read_parts(
     path: Path, name: str, config: ReadingConfig, start: int = 0, stop: int | None = None
 ) -> Iterator[Document | Rejected]:
     """The documents whose marks begin in bytes `start` to `stop` of a file with marks."""
+    first = max(start - 1, 0)
+    found = lines(chunks(path, config.max_ratio, first), config.max_bytes, first)
+    return parted(found, name, config, start, stop)
+
+
+def parted(
+    found: Iterable[Line | Broken],
+    name: str,
+    config: ReadingConfig,
+    start: int = 0,
+    stop: int | None = None,
+) -> Iterator[Document | Rejected]:
+    """The documents of these lines whose marks are at places `start` to `stop`."""
     separator = re.compile(config.separator) if config.separator else None
     heading = re.compile(config.heading) if config.heading else None
     held: list[bytes] | None = [] if start == 0 else None  # None: before the first mark
     size, place = 0, start
-    first = max(start - 1, 0)
-    for line in lines(chunks(path, config.max_ratio, first), config.max_bytes, first):
+    for line in found:
         if line.place < start:  # the end of a line that the piece before has
             continue
         if isinstance(line, Broken):

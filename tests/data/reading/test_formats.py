@@ -152,6 +152,20 @@ def test_a_table_is_read_with_what_stands_beside_its_texts(tmp_path):
     assert everything(tmp_path / "a.parquet", piece_bytes=1) == found
 
 
+def test_rows_that_are_lines_are_parted_as_in_a_text_file(tmp_path):
+    lines = [" = A = \n", "", " It is . \n", " = = Part = = \n", " So . \n", " = B = \n", " No . \n"]
+    write_table(tmp_path / "a.parquet", {"text": lines}, row_group_size=2)
+    marks = {"rows": "lines", "heading": " = [^=].* = "}
+    found = everything(tmp_path / "a.parquet", **marks)
+    assert [d.text for d in found] == [
+        " = A = \n\n It is . \n = = Part = = \n So . ", " = B = \n No . ",
+    ]  # fmt: skip
+    assert [d.source for d in found] == ["a.parquet@0", "a.parquet@5"]
+    assert everything(tmp_path / "a.parquet", piece_bytes=1, **marks) == found
+    with pytest.raises(InputError, match="lines need reading.separator or reading.heading"):
+        everything(tmp_path / "a.parquet", rows="lines")
+
+
 def test_a_table_that_cannot_be_read_costs_that_table(tmp_path):
     write_table(tmp_path / "a.parquet", {"body": ["x"], "n": [1]})
     write_table(tmp_path / "b.parquet", {"text": ["good", None]})
