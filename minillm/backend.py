@@ -202,7 +202,9 @@ def set_threads(count: int) -> None:
 
 # ---------------------------------------------------------------------------------- memory
 
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # names of mallopt(3)
+# Names of mallopt(3).
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -2, -3, -4
+_returns_memory = False
 
 
 def keep_freed_memory() -> None:
@@ -210,14 +212,31 @@ def keep_freed_memory() -> None:
 
     By default every array above a few megabytes is mapped afresh, and each of its pages faults on
     first touch, which costs more than the arithmetic of an element-wise kernel. A training step
-    frees and takes the same sizes again and again, so its memory is best kept.
+    frees and takes the same sizes again and again, so its memory is best kept. Does nothing after
+    `return_freed_memory`.
     """
-    import ctypes  # only Linux with glibc comes this far
+    if not _returns_memory:
+        _mallopt({_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: 2**31 - 1, _M_TOP_PAD: 64 << 20})
+
+
+def return_freed_memory() -> None:
+    """Let freed arrays go back to the system, in this process from now on (glibc only).
+
+    For processes that stand beside each other and wait: what one does not need, another may.
+    """
+    global _returns_memory
+    _returns_memory = True
+    mapped = 1 << 20  # bytes of an array from which on it is mapped by itself
+    _mallopt({_M_MMAP_MAX: 65536, _M_MMAP_THRESHOLD: mapped, _M_TRIM_THRESHOLD: mapped,
+              _M_TOP_PAD: 0})  # fmt: skip
+
+
+def _mallopt(options: dict[int, int]) -> None:
+    import ctypes  # slow to load
 
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # musl, macOS, Windows: the system's way is fine
         return
-    mallopt(_M_MMAP_MAX, 0)
-    mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-    mallopt(_M_TOP_PAD, 64 << 20)
+    for option, value in options.items():
+        mallopt(option, value)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from minillm import backend
 from minillm.cli import classify, get, settings
 from minillm.data import executors, filters, pipeline, reading, summary
 from minillm.data.corpus import digest
@@ -73,6 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def build(arguments: argparse.Namespace) -> None:
     """Make a corpus."""
     recipe = read_recipe(arguments.recipe, arguments.paths, arguments.overrides)
+    backend.return_freed_memory()  # the workers need it
     with reporter() as report, executors.make(arguments.executor, arguments.workers) as executor:
         manifest = pipeline.build(recipe, arguments.out, executor, report)
     print()

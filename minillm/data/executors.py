@@ -62,6 +62,7 @@ def _begin() -> None:
     """What a new worker does first."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which lets us finish
     backend.set_threads(1)  # there are as many of us as cores
+    backend.return_freed_memory()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 
 from minillm.data import repetition
 from minillm.data.documents import Document, Rejected
@@ -40,7 +40,7 @@ CODE_STARTS = (
     "def ", "#include", "import java", "public class ", "public static ", "private ", "var ",
     "const ", "function ", "elif ", "} else", "$ ", ">>> ", "//", "/*", "</", "<?", "#!/", "@Over",
 )  # fmt: skip
-CODE_SIGNS = ("()", "=>", "::", "==", "!=", "+=", "&&", "||", " = ", "->", "</")
+CODE_SIGNS = re.compile(r"\(\)|=>|::|==|!=|\+=|&&|\|\|| = |->|</")
 _SENTENCE_END = re.compile(r"[.!?][\"'”’)]?(?:\s|$)|[。！？]")
 _TAG = re.compile(r"</?[a-zA-Z!][^<>\n]{0,300}>|\[\[[^\]\n]*\]\]|\{\{[^}\n]*\}\}")
 
@@ -145,11 +145,9 @@ def alphabetic_words(page: Page) -> float:
     """Share of words with at least one letter."""
     if not page.words:
         return 0.0
-    plain = sum(map(str.isalpha, page.words))  # most are nothing but letters: quick to see
-    if plain >= len(page.words):
-        return 1.0
-    mixed = sum(any(map(str.isalpha, word)) for word in page.words if not word.isalpha())
-    return (plain + mixed) / len(page.words)
+    mixed = [word for word in page.words if not word.isalpha()]  # most are nothing but letters
+    without = len(mixed) - sum(map(_has_letter, mixed))
+    return (len(page.words) - without) / len(page.words)
 
 
 @measure("Gopher")
@@ -252,6 +250,11 @@ def markup(page: Page) -> float:
     return sum(len(match[0]) for match in _TAG.finditer(text)) / max(1, len(text))
 
 
+@lru_cache(1 << 16)  # the same few marks and numbers come again and again
+def _has_letter(word: str) -> bool:
+    return any(map(str.isalpha, word))
+
+
 def _is_boilerplate(text: str) -> bool:
     small = text.lower()
     return any(phrase in small for phrase in BOILERPLATE)
@@ -261,7 +264,7 @@ def _is_code(line: str) -> bool:
     return (
         line.endswith((";", "{", "}"))
         or line.startswith(CODE_STARTS)
-        or any(sign in line for sign in CODE_SIGNS)
+        or CODE_SIGNS.search(line) is not None
     )
 
 

@@ -16,10 +16,10 @@ from minillm.data.documents import Document
 
 MARKS = {"email": "<email>", "phone": "<phone>", "ip": "<ip>", "key": "<key>"}
 
-_EMAIL = re.compile(
-    r"[A-Za-z0-9](?:[\w.+%-]{0,62}[\w+%-])?@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+"
-    r"[A-Za-z]{2,24}\b"
-)
+# An address is looked for from its @ on, which is quick to find, and then backwards.
+_NAME = re.compile(r"[A-Za-z0-9](?:[\w.+%-]{0,62}[\w+%-])?\Z")
+_DOMAIN = re.compile(r"@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,24}\b")
+_LONGEST_NAME = 64
 # Every alternative begins with a digit, a plus sign or a bracket, which are quick to look for.
 _PHONE = re.compile(
     r"[+(0-9](?<![\w.,/+-][+(0-9])(?<!\d [(0-9])(?:"
@@ -55,7 +55,7 @@ def mask(document: Document) -> tuple[Document, Counter[str]]:
     if any(sign in text for sign in _KEY_SIGNS):
         text, found["key"] = _KEY.subn(MARKS["key"], text)
     if "@" in text:
-        text, found["email"] = _EMAIL.subn(MARKS["email"], text)
+        text, found["email"] = _without_addresses(text)
     if "." in text or ":" in text:
         text = _IPV4.sub(lambda match: _address(match, found), text)
         if "::" in text or text.count(":") > 6:
@@ -64,6 +64,18 @@ def mask(document: Document) -> tuple[Document, Counter[str]]:
     if text is document.text or not found.total():
         return document, Counter()
     return Document(text, document.source, document.metadata), +found
+
+
+def _without_addresses(text: str) -> tuple[str, int]:
+    """The text with marks for e-mail addresses, and how many there were."""
+    parts, end = [], 0
+    for domain in _DOMAIN.finditer(text):
+        at = domain.start()
+        name = _NAME.search(text, max(end, at - _LONGEST_NAME), at)
+        if name is not None:
+            parts += [text[end : name.start()], MARKS["email"]]
+            end = domain.end()
+    return "".join([*parts, text[end:]]), len(parts) // 2
 
 
 def _address(match: re.Match[str], found: Counter[str]) -> str:

@@ -45,7 +45,7 @@ from minillm.data.tally import Step, Tally, length_bin
 from minillm.tokenizer.chat import SPECIAL_TOKENS
 
 SPLITS = ("train", "validation")
-PASSAGES_AT_ONCE = 1 << 25  # characters in which repeated passages are looked for
+PASSAGES_AT_ONCE = 1 << 23  # characters in which repeated passages are looked for
 Function = Callable[[list[Document], Step], list[Document | Rejected]]
 
 
