@@ -45,10 +45,10 @@ from minillm.tokenizer.base import Ids, Text, Tokenizer, number_special, to_byte
 from minillm.tokenizer.bpe_counting import Progress, count_words
 from minillm.tokenizer.bpe_decoding import Spelling
 from minillm.tokenizer.bpe_dropout import encode_with_dropout
-from minillm.tokenizer.bpe_encoding import Machine, build_machine, encode_group
+from minillm.tokenizer.bpe_encoding import LENGTH, Machine, build_machine
+from minillm.tokenizer.bpe_texts import encode_texts
 from minillm.tokenizer.bpe_training import lay_out, learn
 from minillm.tokenizer.chat import SPECIAL_TOKENS
-from minillm.tokenizer.pieces import groups_of, in_parallel
 from minillm.tokenizer.printable import from_printable, to_printable
 from minillm.tokenizer.scanner import RULES
 from minillm.tokenizer.vocabulary import ids_by_bytes, ids_of_merges
@@ -269,16 +269,12 @@ class BPETokenizer(Tokenizer):
         """The ids of texts that lie in `data` end to end."""
         machine, text = self._machine, np.frombuffer(data, np.uint8)
         rules, words = self._words(ends, data)
-        groups = groups_of(rules, text, words)
-        parts = in_parallel(lambda group: encode_group(machine, rules, text, group), groups)
-        ids = np.concatenate([part for part, _ in parts]) if parts else np.empty(0, np.int32)
+        ids, places, counts = encode_texts(machine, rules, text, words)
         self._refuse_unknown(ids, data)
         if len(ends) == 1:
             return [ids]
-        untils = np.concatenate([group[:, 1] for group in groups] or [np.empty(0, np.int64)])
-        counts = np.concatenate([counts for _, counts in parts] or [np.empty(0, np.int64)])
         totals = np.concatenate([[0], np.cumsum(counts)])
-        borders = totals[np.searchsorted(untils, ends, "right")].tolist()
+        borders = totals[np.searchsorted(places, ends, "right")].tolist()
         return [ids[a:b] for a, b in pairwise([0, *borders])]
 
     def _words(self, ends: Sequence[int], data: bytes) -> tuple[int, Sequence[int]]:
@@ -291,7 +287,7 @@ class BPETokenizer(Tokenizer):
 
     def _refuse_unknown(self, ids: np.ndarray, data: bytes) -> None:
         if len(ids) and ids.max() == len(self.tokens):
-            where = int(self._machine.length[ids[: np.argmax(ids)]].sum())
+            where = int(self._machine.tokens[ids[: np.argmax(ids)], LENGTH].sum())
             raise InputError(f"byte 0x{data[where]:02x} has no token in this vocabulary")
 
     def encode_with_offsets(self, text: Text) -> tuple[np.ndarray, np.ndarray]:
@@ -306,7 +302,7 @@ class BPETokenizer(Tokenizer):
             )
         data = to_bytes(text)
         ids = self._encode(data)
-        ends = np.cumsum(self._machine.length[ids], dtype=np.int64)
+        ends = np.cumsum(self._machine.tokens[ids, LENGTH], dtype=np.int64)
         begins = np.concatenate([[0], ends])[:-1].astype(np.int64)
         if isinstance(text, str):  # characters begin at bytes that continue none
             starts = np.frombuffer(data, np.uint8) & 0xC0 != 0x80

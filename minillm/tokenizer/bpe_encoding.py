@@ -34,20 +34,17 @@ from minillm.tokenizer.scanner import classes, word_end
 from minillm.tokenizer.trie import build_trie, trie_step
 
 NEVER = 2**31 - 1
-MEMO = 1 << 16
+RANK, LEFT, RIGHT, LENGTH = 0, 1, 2, 3  # columns of `Machine.tokens`
 
 
 class Machine(NamedTuple):
     """A vocabulary as arrays. V tokens; ranks and ids are int32, -1 for none."""
 
-    length: np.ndarray  # (V,) bytes of text that each token covers
-    rank: np.ndarray  # (V,) when its merge comes; -1 for single symbols
-    left: np.ndarray  # (V,) the two parts that merge into it
-    right: np.ndarray
+    tokens: np.ndarray  # (V, 4) the rank of its merge (-1 for single symbols), its parts, its bytes
     shorter: np.ndarray  # (V,) the longest reachable token that it starts with
     single: np.ndarray  # (256,) what a byte becomes where no token matches
     pairs: np.ndarray  # hash table: pair of ids -> rank
-    memo: np.ndarray  # (MEMO,) answers of `may_follow`: pair of ids << 1 | answer
+    marks: np.ndarray  # a bit for each hash that a pair of the table has: see `may_follow`
     trie: np.ndarray  # (nodes, 2) see trie.py
     ends: np.ndarray  # (nodes,) the reachable token that ends at a node
     words: np.ndarray  # (nodes,) the token that a whole word is, if it ends there
@@ -74,11 +71,8 @@ def build_machine(
     Raises `InputError` where a merge comes before the one that really makes one of its parts: the
     tokens could then not be told from their borders.
     """
-    length = np.array([len(token or b"") for token in tokens], np.int32)
-    rank = np.full(len(tokens), NEVER, np.int32)
-    rank[symbols] = -1
-    left, right, pairs, early = choose_merges(
-        merges, made, np.arange(len(merges), dtype=np.int32), rank
+    known, pairs, marks, early = choose_merges(
+        merges, made, np.arange(len(merges), dtype=np.int32), len(tokens), symbols
     )
     if early >= 0:
         a, b = merges[early].tolist()
@@ -86,7 +80,8 @@ def build_machine(
             f"merge {early} of {tokens[a]!r} and {tokens[b]!r} is out of order: "
             "a later merge makes one of its parts"
         )
-    length[single] = np.maximum(length[single], 1)
+    known[:, LENGTH] = [len(token or b"") for token in tokens]
+    known[single, LENGTH] = np.maximum(known[single, LENGTH], 1)
     spelled = b"".join(token or b"" for token in tokens)
     ends_at = np.cumsum([len(token or b"") for token in tokens], dtype=np.int64)
     order = sorted(
@@ -97,12 +92,11 @@ def build_machine(
     trie, nodes = build_trie(data, ends_at, sorted_ids)
     words = np.full(len(trie), -1, np.int32)
     words[nodes] = sorted_ids
-    ends = np.where((words >= 0) & (rank[words] != NEVER), words, -1).astype(np.int32)
+    ends = np.where((words >= 0) & (known[words, RANK] != NEVER), words, -1).astype(np.int32)
     shorter = _shorter(data, ends_at, trie, ends)
     return Machine(
-        length, rank, left, right, shorter, single.astype(np.int32), pairs,
-        np.full(MEMO, -1, np.int64), trie,
-        ends, words if whole_words else ends,
+        known, shorter, single.astype(np.int32), pairs, marks, trie, ends,
+        words if whole_words else ends,
     )  # fmt: skip
 
 
@@ -110,53 +104,76 @@ def build_machine(
 
 
 @inner
-def may_follow(pairs, rank, left, right, a, b, limit):
-    """Whether merging leaves `a` and `b` apart, as far as merges of a rank below `limit` go."""
+def may_follow(tokens, pairs, marks, a, b):
+    """Whether merging leaves `a` and `b` apart, as far as the merges in `pairs` go.
+
+    Few of the pairs met on the way merge, and a bit for each hash says so without a look into the
+    table: with eight bits for each of its slots, sixteen or more for each pair, it seldom errs.
+    """
+    limit = np.int64(NEVER)
+    rank_a, rank_b = np.int64(tokens[a, RANK]), np.int64(tokens[b, RANK])
     while True:
         key = pair_key(a, b)
-        slot = table_slot(pairs, key)
-        if pairs[slot, 0] == key and pairs[slot, 1] < limit:
-            return False
-        if rank[a] > rank[b]:
+        mark = spread(key) & (8 * marks.size - 1)
+        if marks[mark >> 3] >> (mark & 7) & 1:
+            slot = table_slot(pairs, key)
+            if pairs[slot, 0] == key and pairs[slot, 1] < limit:
+                return False
+        if rank_a > rank_b:
             # The merge of `a` lies to the left: of two of the same rank it comes first.
-            limit = np.int64(rank[a])
-            a = right[a]
-        elif rank[b] >= 0:
-            limit = np.int64(rank[b]) + 1
-            b = left[b]
+            limit = rank_a
+            a = np.int64(tokens[a, RIGHT])
+            rank_a = np.int64(tokens[a, RANK])
+        elif rank_b >= 0:
+            limit = rank_b + 1
+            b = np.int64(tokens[b, LEFT])
+            rank_b = np.int64(tokens[b, RANK])
         else:
             return True
 
 
-@jit
-def choose_merges(merges, made, order, rank):
-    """For each token the merge that makes it: its parts, its `rank` (in place), and all as a table.
+def choose_merges(
+    merges: np.ndarray, made: np.ndarray, order: np.ndarray, n_tokens: int, symbols: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """For each token the merge that makes it.
 
-    Merge i, of rank `order[i]` (rising), makes `made[i]`. `rank` starts as -1 for single symbols
-    and `NEVER` for the others. The last result is the number of a merge that could happen, but
-    comes before one of its parts exists, or -1.
+    Merge i of `merges` (M, 2), of rank `order[i]` (rising), makes `made[i]`, int32 all; `symbols`
+    are the tokens that exist without one.
+
+    Returns three arrays as in `Machine` (`tokens`, without the lengths, ranks `NEVER` for tokens
+    that no merge makes; `pairs`; `marks`) and the number of a merge that could happen, but comes
+    before one of its parts exists, or -1.
     """
-    left = np.full(rank.size, -1, np.int32)
-    right = np.full(rank.size, -1, np.int32)
-    pairs = new_table(merges.shape[0] + 1)
+    tokens = np.full((n_tokens, 4), -1, np.int32)
+    tokens[:, RANK] = NEVER
+    tokens[symbols, RANK] = -1
+    pairs = new_table(len(merges) + 1)
+    marks = np.zeros(len(pairs), np.uint8)
+    return tokens, pairs, marks, _choose_merges(merges, made, order, tokens, pairs, marks)
+
+
+@jit
+def _choose_merges(merges, made, order, tokens, pairs, marks):
     for number in range(merges.shape[0]):
-        a, b, new = merges[number, 0], merges[number, 1], made[number]
-        if rank[new] != NEVER or rank[a] == NEVER or rank[b] == NEVER:
+        a, b, new = np.int64(merges[number, 0]), np.int64(merges[number, 1]), made[number]
+        if tokens[new, RANK] != NEVER or tokens[a, RANK] == NEVER or tokens[b, RANK] == NEVER:
             continue
-        if not may_follow(pairs, rank, left, right, a, b, order[number]):
+        if not may_follow(tokens, pairs, marks, a, b):
             continue
-        rank[new] = order[number]
-        left[new] = a
-        right[new] = b
+        tokens[new, RANK] = order[number]
+        tokens[new, LEFT] = a
+        tokens[new, RIGHT] = b
         key = pair_key(a, b)
         slot = table_slot(pairs, key)
         pairs[slot, 0] = key
         pairs[slot, 1] = order[number]
+        mark = spread(key) & (8 * marks.size - 1)
+        marks[mark >> 3] |= 1 << (mark & 7)
     for number in range(merges.shape[0]):
-        latest = max(rank[merges[number, 0]], rank[merges[number, 1]])
-        if order[number] < latest < NEVER and order[number] < rank[made[number]]:
-            return left, right, pairs, number
-    return left, right, pairs, -1
+        latest = max(tokens[merges[number, 0], RANK], tokens[merges[number, 1], RANK])
+        if order[number] < latest < NEVER and order[number] < tokens[made[number], RANK]:
+            return number
+    return -1
 
 
 @jit
@@ -196,18 +213,8 @@ def longest_match(machine, data, p, end):
 
 @inner
 def follows(machine, a, b):
-    """`may_follow`, with a memory of earlier answers.
-
-    An entry holds question and answer in one number, so threads may share the memory.
-    """
-    key = pair_key(a, b)
-    slot = spread(key) & (MEMO - 1)
-    entry = machine.memo[slot]
-    if entry >> 1 == key:
-        return entry & 1 == 1
-    answer = may_follow(machine.pairs, machine.rank, machine.left, machine.right, a, b, NEVER)
-    machine.memo[slot] = key << 1 | np.int64(answer)
-    return answer
+    """`may_follow`, for a whole vocabulary."""
+    return may_follow(machine.tokens, machine.pairs, machine.marks, a, b)
 
 
 @inner
@@ -217,7 +224,7 @@ def repeats(machine, data, start, p, end, last, dead):
     A search that starts with it runs through long runs of one character; the longest match would
     try, and take back, dozens of tokens for each one that stays.
     """
-    size = np.int64(machine.length[last])
+    size = np.int64(machine.tokens[last, LENGTH])
     if p + size > end or dead[p + size - start]:
         return False
     for i in range(size):
@@ -240,7 +247,7 @@ def encode_word(machine, data, start, end, out, n, dead):
         dead[place] = 0
     first, p, last = n, start, np.int64(-1)
     while True:
-        size = np.int64(machine.length[token])
+        size = np.int64(machine.tokens[token, LENGTH])
         if dead[p + size - start] == 0 and (last < 0 or follows(machine, last, token)):
             out[n] = token
             n += 1
@@ -256,7 +263,7 @@ def encode_word(machine, data, start, end, out, n, dead):
             dead[p - start] = 1
             n -= 1
             token = np.int64(out[n])
-            p -= machine.length[token]
+            p -= machine.tokens[token, LENGTH]
             last = np.int64(out[n - 1]) if n > first else np.int64(-1)
             if token == last:  # it was tried before the longest
                 token, _ = longest_match(machine, data, p, end)

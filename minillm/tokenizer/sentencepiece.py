@@ -29,7 +29,8 @@ import numpy as np
 from minillm.errors import InputError
 from minillm.tokenizer.base import Ids, Text, Tokenizer, number_special, to_text
 from minillm.tokenizer.bpe_counting import Progress
-from minillm.tokenizer.bpe_encoding import Machine, build_machine, encode_group
+from minillm.tokenizer.bpe_encoding import Machine, build_machine
+from minillm.tokenizer.bpe_texts import encode_texts
 from minillm.tokenizer.charsmap import CharsMap
 from minillm.tokenizer.reading import blocks_of
 from minillm.tokenizer.scanner import WHOLE
@@ -203,8 +204,7 @@ class SentencePieceTokenizer(Tokenizer):
             return np.empty(0, np.int32)
         if self.model == "bpe":
             array = np.frombuffer(marked, np.uint8)
-            pieces = np.array([[0, len(marked), len(marked)]], np.int64)
-            ids, _ = encode_group(self._machine, WHOLE, array, pieces)
+            ids, _, _ = encode_texts(self._machine, WHOLE, array, [len(marked)])
             return self._fused(ids)
         trie, piece_ids = self._trie
         known = self.scores[list(self._text.values())]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from minillm.errors import InputError
-from minillm.tokenizer.bpe_encoding import NEVER, choose_merges
+from minillm.tokenizer.bpe_encoding import LEFT, RIGHT, choose_merges
 
 Tokens = list[bytes | None]  # the bytes of each id; None for ids that no text becomes
 
@@ -88,16 +88,17 @@ def merges_of_ranks(
                 pairs.append((left, right))
                 made.append(number)
                 ranks.append(place)
-    rank = np.full(len(tokens), NEVER, np.int32)
-    rank[list(symbols)] = -1
-    left, right, _, early = choose_merges(
+    known, _, _, early = choose_merges(
         np.array(pairs, np.int32).reshape(-1, 2),
         np.array(made, np.int32),
         np.array(ranks, np.int32),
-        rank,
+        len(tokens),
+        np.array(list(symbols), np.int32),
     )
     if early >= 0:
         raise InputError(
             f"token {tokens[made[early]]!r} is out of order: it comes before one of its parts"
         )
-    return np.array([(left[z], right[z]) for z in order if left[z] >= 0], np.int32).reshape(-1, 2)
+    return np.array(
+        [known[z, [LEFT, RIGHT]] for z in order if known[z, LEFT] >= 0], np.int32
+    ).reshape(-1, 2)

@@ -4,7 +4,7 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from minillm.errors import InputError
@@ -49,6 +49,29 @@ def test_long_words_of_a_learned_vocabulary():
     tokenizer = BPETokenizer.train(text, 300, (), "whole")
     for data in (text[:1500].encode(), b"a" * 997, b"ab" * 500):
         assert tokenizer.encode(data) == plainly(tokenizer, data)
+
+
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(vocabularies(), st.text("abcd", min_size=1, max_size=12), st.randoms(), st.integers(1, 12))
+def test_a_giant_word_in_parts_is_the_word(monkeypatch, tokenizer, period, rng, often):
+    monkeypatch.setattr(pieces, "PIECE", 8)
+    letters = [*period * often]
+    for _ in range(rng.randrange(4)):  # a period with a few flaws: parts agree late or never
+        letters[rng.randrange(len(letters))] = rng.choice("abcd")
+    data = "".join(letters).encode()
+    assert tokenizer.encode(data) == plainly(tokenizer, data)
+
+
+@pytest.mark.parametrize("pattern", ["gpt2", "gpt4", "gpt4o", "whole"])
+def test_giant_words_among_others(pattern, monkeypatch):
+    tokenizer = BPETokenizer(TOKENIZER.tokens, TOKENIZER.merges, pattern=pattern)
+    rng = random.Random(1)
+    parts = ["thecatsat" * 99, " " * 600, "\n \n" * 200, "日本" * 300, "👨‍👩‍👧" * 90, "a cat. ", "!" * 500]
+    texts = ["".join(rng.choices(parts, k=9)) for _ in range(9)]
+    expected = [tokenizer.encode(text) for text in texts]
+    monkeypatch.setattr(pieces, "PIECE", 100)
+    assert [tokenizer.encode(text) for text in texts] == expected
+    assert [ids.tolist() for ids in tokenizer.encode_batch(texts)] == expected
 
 
 TOKENIZER = BPETokenizer.train("the cat sat on the mat, the rat sat on the cat. " * 20, 300)
