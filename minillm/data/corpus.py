@@ -4,6 +4,7 @@
     00000.rejected.jsonl   those that a rule did not let through, with the rule and its value
     00000.index            for each document where its line begins, a hash of its text, its size
     00000.signatures       for near duplicates (dedup/signature_files.py)
+    00000.prints           for repeated passages (dedup/prints.py)
     00000.json             what was counted; written last, so it says that the shard is done
 """
 

@@ -5,12 +5,14 @@ between two stages, out of core, and written to files that every worker maps:
 
     first.npy    for each document the first of those that are nearly the same, itself if none
     exact.npy    the same for texts that agree letter by letter
+    sharers.npy  which documents may share a passage with an earlier one (dedup/prints.py)
     held_below   a document is held out where the first half of its hash is below this number
     ngrams.npy   the n-grams of the evaluation sets (contamination.py)
 
-Who is held out follows from the hash of the first of a document's near duplicates. So the split
-does not depend on where a document lies, and no two documents that are nearly the same are parted
-by it, whether duplicates are removed or not.
+Who is held out follows from the hash of the first of a document's near duplicates, the only one
+that stays. So the split does not depend on where a document lies, and no two documents that were
+found to be nearly the same are parted by it. Without a search for near duplicates (near = none),
+only texts that agree letter by letter are sure to be on one side.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import numpy as np
 from minillm import files
 from minillm.data.contamination import evaluation_texts, write_index
 from minillm.data.corpus import Shards, forget_files
-from minillm.data.dedup import near_duplicates_of_files
+from minillm.data.dedup import earlier_sharers, near_duplicates_of_files
 from minillm.data.recipe import Recipe
 
 BYTES_PER_KEY = 80  # at the peak of sorting
@@ -44,7 +46,12 @@ def judge(folder: Path, clean: Path, shards: int, recipe: Recipe) -> dict[str, A
             paths, everything.texts(), settings.near, MEMORY, folder=folder
         )
         forget_files()
-    for name, array in (("first", first), ("exact", exact)):
+    found = {"first": first, "exact": exact}
+    if settings.passages:
+        paths = [path.with_suffix(".prints") for path in everything.paths]
+        begins = everything.ends - [len(records) for records in everything.records]
+        found["sharers"] = earlier_sharers(paths, begins, first == numbers, MEMORY, folder)
+    for name, array in found.items():
         with files.replacing(folder / f"{name}.npy") as temporary, temporary.open("wb") as file:
             np.save(file, array)
     held = held_below(everything, first, recipe.split.validation)

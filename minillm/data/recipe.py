@@ -127,7 +127,7 @@ class DuplicatesConfig:
     near: float | None = 0.8  # and those whose word n-grams are so alike (Jaccard)
     permutations: int = 128  # numbers in a signature
     ngram: int = 5  # words in an n-gram
-    passages: int = 0  # cut passages of so many bytes that stood before in a shard; 0: none
+    passages: int = 0  # cut passages of so many bytes that stood before; 0: none
     seed: int = 0  # of the permutations
 
     def __post_init__(self) -> None:

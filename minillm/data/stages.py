@@ -34,7 +34,13 @@ from minillm.data.corpus import (
     in_batches,
     write_done,
 )
-from minillm.data.dedup import cut_passages, repeated_passages, write_signatures
+from minillm.data.dedup import (
+    cut_passages,
+    repeated_passages,
+    texts_before,
+    write_fingerprints,
+    write_signatures,
+)
 from minillm.data.documents import Document, Rejected, read_lines
 from minillm.data.extraction import extract
 from minillm.data.reading import Piece
@@ -45,7 +51,7 @@ from minillm.data.tally import Step, Tally, length_bin
 from minillm.tokenizer.chat import SPECIAL_TOKENS
 
 SPLITS = ("train", "validation")
-PASSAGES_AT_ONCE = 1 << 23  # characters in which repeated passages are looked for
+PASSAGES_AT_ONCE = 1 << 23  # characters whose suffixes are sorted, and as many before them
 Function = Callable[[list[Document], Step], list[Document | Rejected]]
 
 
@@ -99,6 +105,9 @@ def clean(task: Task) -> dict[str, Any]:
                 recipe.duplicates.seed,
             )
     made = [task.folder / f"{shard.stem}.{suffix}" for suffix in ("jsonl", "rejected.jsonl")]
+    if least := recipe.duplicates.passages:
+        texts = (document.text for document in read_lines(made[0]))
+        write_fingerprints(made[0].with_suffix(".prints"), texts, least)
     return write_done(task.done, tally, made)
 
 
@@ -238,8 +247,7 @@ def select(task: Task) -> dict[str, Any]:
     first = np.load(task.judged / "first.npy", mmap_mode="r")
     exact = np.load(task.judged / "exact.npy", mmap_mode="r")
     held_below = int((task.judged / "held_below").read_text())
-    steps = selecting_steps(task)
-    for name in ("duplicates", *(name for name, _ in steps)):
+    for name in ("duplicates", *(name for name, _ in selecting_steps(task, everything, 0, 0))):
         tally.step(name)
     number = everything.first(task.number)
     at_once = PASSAGES_AT_ONCE if task.recipe.duplicates.passages else 1 << 20
@@ -247,7 +255,7 @@ def select(task: Task) -> dict[str, Any]:
     with ShardWriter(task.folder, task.number) as shard:
         for batch in in_batches(records, PASSAGES_AT_ONCE, at_once):
             tally.came("duplicates", batch)
-            documents = []
+            begin, documents = number, []
             for document in batch:
                 original = int(first[number])
                 if original == number:
@@ -262,7 +270,7 @@ def select(task: Task) -> dict[str, Any]:
                     tally.rejected("duplicates", rejected)
                     shard.reject(rejected)
                 number += 1
-            for name, function in steps:
+            for name, function in selecting_steps(task, everything, begin, number):
                 documents = run_step(name, function, documents, shard, tally)
             for document in documents:
                 _count_kept(document, tally)
@@ -272,12 +280,17 @@ def select(task: Task) -> dict[str, Any]:
     return write_done(task.done, tally, made)
 
 
-def selecting_steps(task: Task) -> list[tuple[str, Function]]:
-    """The steps of `select` behind the removal of duplicates, in order."""
+def selecting_steps(
+    task: Task, everything: Shards, begin: int, end: int
+) -> list[tuple[str, Function]]:
+    """The steps of `select` for documents `begin` to `end` without duplicates, in order."""
     recipe = task.recipe
     steps: list[tuple[str, Function]] = []
     if least := recipe.duplicates.passages:
-        steps.append(("passages", lambda documents, notes: _cut(documents, least, notes)))
+        pairs = np.load(task.judged / "sharers.npy", mmap_mode="r")
+        text_of = everything.texts().__getitem__
+        before = texts_before(pairs, begin, end, text_of, PASSAGES_AT_ONCE)
+        steps.append(("passages", lambda documents, notes: _cut(documents, before, least, notes)))
     if recipe.contamination.paths:
         index = np.load(task.judged / "ngrams.npy", mmap_mode="r")
         ngram = recipe.contamination.ngram
@@ -287,12 +300,14 @@ def selecting_steps(task: Task) -> list[tuple[str, Function]]:
     return steps
 
 
-def _cut(documents: list[Document], least: int, notes: Step) -> list[Document | Rejected]:
-    """Documents without the passages that stood before in these documents."""
-    texts = [document.text for document in documents]
+def _cut(
+    documents: list[Document], before: list[str], least: int, notes: Step
+) -> list[Document | Rejected]:
+    """Documents without the passages that stood before in them or in the texts `before` them."""
+    texts = [*before, *(document.text for document in documents)]
     cut = cut_passages(texts, repeated_passages(texts, least))
     found: list[Document | Rejected] = []
-    for document, text in zip(documents, cut, strict=True):
+    for document, text in zip(documents, cut[len(before) :], strict=True):
         if text != document.text:
             notes.notes["changed"] += 1
             notes.notes["characters cut"] += len(document.text) - len(text)

@@ -17,6 +17,7 @@ import pytest
 
 from minillm.data import executors, pipeline, stages
 from minillm.data.classifier import Classifier, ClassifierConfig
+from minillm.data.dedup import similarities
 from minillm.data.documents import Rejected, read_lines
 from minillm.data.progress import Progress
 from minillm.data.reading import read_documents
@@ -180,6 +181,31 @@ def test_near_duplicates_are_on_one_side_of_the_split_even_where_they_stay(tmp_p
         assert split.setdefault(document.text, mine) == mine
 
 
+@pytest.mark.parametrize("near", [0.8, None])
+def test_validation_text_is_nearly_no_training_text(tmp_path, near):
+    rng = random.Random(3)
+    lines = []
+    for _ in range(60):
+        words = sentence(rng, 120).split()
+        for _ in range(3):
+            copy = list(words)
+            copy[rng.randrange(len(copy))] = "changed"
+            lines.append(json.dumps({"text": " ".join(copy)}) + "\n")
+    rng.shuffle(lines)
+    (tmp_path / "in.jsonl").write_text("".join(lines))
+    make(
+        tmp_path / "in.jsonl", tmp_path / "out", duplicates=DuplicatesConfig(near=near),
+        filters=FilterConfig(apply=False), contamination=ContaminationConfig(),
+        split=SplitConfig(0.3), vocabulary=VocabularyConfig(),
+    )  # fmt: skip
+    found = documents(tmp_path / "out")
+    sides = [[i for i, d in enumerate(found) if d.metadata["split"] == s] for s in stages.SPLITS]
+    assert min(map(len, sides)) > 10
+    pairs = np.array([(i, j) for i in sides[0] for j in sides[1]])
+    alike = similarities([document.text for document in found], pairs) >= 0.8
+    assert alike.any() == (near is None)  # that they are parted is what would happen otherwise
+
+
 # ------------------------------------------------------------------------- what it depends on
 
 
@@ -190,6 +216,28 @@ def test_the_documents_do_not_depend_on_how_the_input_is_cut(made, tmp_path, siz
     for split in stages.SPLITS:
         ours, theirs = (TokenDataset(p / "out" / "tokens", split) for p in (tmp_path, made))
         assert np.array_equal(ours.read(0, len(ours)), theirs.read(0, len(theirs)))
+
+
+def test_a_passage_is_cut_wherever_it_stood_before(tmp_path):
+    rng = random.Random(4)
+    licence = sentence(rng, 40)
+    marks = [chr(ord("α") + i) for i in range(30)]  # so that no two documents share more of it
+    parts = [licence if i % 3 == 1 else "" for i in range(30)]
+    texts = [f"{sentence(rng, 30)} {m}{p}{m}" for m, p in zip(marks, parts, strict=True)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in texts))
+    found = []
+    for size in (500, 3000, 100_000):
+        out = tmp_path / str(size)
+        make(
+            tmp_path / "in.jsonl", out, reading=ReadingConfig(piece_bytes=size),
+            duplicates=DuplicatesConfig(passages=100), filters=FilterConfig(apply=False),
+            contamination=ContaminationConfig(), vocabulary=VocabularyConfig(),
+        )  # fmt: skip
+        found.append([document.text for document in documents(out)])
+    assert found[0] == found[1] == found[2]
+    assert sum(licence in text for text in found[0]) == 1
+    assert licence in found[0][1]
+    assert len(found[0]) == 30
 
 
 def test_the_manifest_does_not_depend_on_where_the_corpus_lies(made, tmp_path):

@@ -6,6 +6,7 @@ from minillm.data.dedup.jaccard import similarities
 from minillm.data.dedup.minhash import agreement, sketch
 from minillm.data.dedup.near import near_duplicates
 from minillm.data.dedup.passages import cut_passages, repeated_passages, repeated_runs
+from minillm.data.dedup.prints import earlier_sharers, texts_before, write_fingerprints
 from minillm.data.dedup.signature_files import near_duplicates_of_files, write_signatures
 from minillm.data.dedup.suffixes import common_prefixes, suffix_array
 
@@ -14,6 +15,7 @@ __all__ = [
     "choose_bands",
     "common_prefixes",
     "cut_passages",
+    "earlier_sharers",
     "exact_duplicates",
     "near_duplicates",
     "near_duplicates_of_files",
@@ -24,5 +26,7 @@ __all__ = [
     "similarities",
     "sketch",
     "suffix_array",
+    "texts_before",
+    "write_fingerprints",
     "write_signatures",
 ]

@@ -60,7 +60,7 @@ def write_signatures(
     count = 0
     with files.replacing(path) as temporary, temporary.open("wb") as file:
         file.write(head.ljust(HEAD - 1) + b"\n")
-        for some in _portions(texts):
+        for some in portions(texts):
             records = np.empty(len(some), _record(permutations))
             records["signature"], records["mark"] = sketch(some, permutations, ngram, seed)
             file.write(records.tobytes())
@@ -72,7 +72,8 @@ def _record(permutations: int) -> np.dtype:
     return np.dtype([("mark", "<u8", (2,)), ("signature", "<u4", (permutations,))])
 
 
-def _portions(texts: Iterable[str]) -> Iterator[list[str]]:
+def portions(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Texts in the same order, about `TEXT_AT_ONCE` characters at a time; the last may be none."""
     some, size = [], 0
     for text in texts:
         some.append(text)
