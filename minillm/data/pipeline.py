@@ -39,6 +39,7 @@ from minillm.data.corpus import digest, read_done, write_done
 from minillm.data.documents import read_lines
 from minillm.data.executors import SerialExecutor
 from minillm.data.judging import judge
+from minillm.data.labels import check_labels
 from minillm.data.progress import Progress
 from minillm.data.recipe import Recipe
 from minillm.data.shards import INDEX, write_index
@@ -91,6 +92,7 @@ class _Build:
     def run(self) -> dict[str, Any]:
         """All stages, in order."""
         recipe = self.recipe
+        check_labels(recipe)
         plan = reading.plan(recipe.sources, recipe.reading)
         if not plan.pieces:
             names = ", ".join(path for paths in recipe.sources.values() for path in paths)

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,6 @@ import numpy as np
 
 from minillm import tokenizer
 from minillm.data import contamination, filters, masking, reading
-from minillm.data.classifier import Classifier, keep_chance
 from minillm.data.corpus import (
     Shards,
     ShardWriter,
@@ -43,8 +41,9 @@ from minillm.data.dedup import (
 )
 from minillm.data.documents import Document, Rejected, read_lines
 from minillm.data.extraction import extract
+from minillm.data.labels import tell_language, tell_quality
 from minillm.data.reading import Piece
-from minillm.data.recipe import LanguageConfig, QualityConfig, Recipe
+from minillm.data.recipe import Recipe
 from minillm.data.repair import normalise, repair
 from minillm.data.shards import write_shard
 from minillm.data.tally import Step, Tally, length_bin
@@ -194,48 +193,6 @@ def _mask(documents: list[Document], notes: Step) -> list[Document | Rejected]:
         notes.notes.update(counts)
         found.append(masked)
     return found
-
-
-def tell_language(
-    documents: list[Document], settings: LanguageConfig
-) -> list[Document | Rejected]:
-    """Note each document's language; reject those that are not to be kept."""
-    guesses = loaded(settings.model).predict([document.text for document in documents])
-    found: list[Document | Rejected] = []
-    for document, guess in zip(documents, guesses, strict=True):
-        document.metadata["language"] = guess.label
-        if settings.keep and guess.label not in settings.keep:
-            found.append(Rejected(document, "language", guess.label))
-        elif guess.probability < settings.min_probability:
-            sure = round(float(guess.probability), 4)
-            found.append(Rejected(document, "language_probability", sure))
-        else:
-            found.append(document)
-    return found
-
-
-def tell_quality(documents: list[Document], settings: QualityConfig) -> list[Document | Rejected]:
-    """Note each document's quality, and its weight if asked for; reject those below the least."""
-    if not documents:
-        return []
-    texts = [document.text for document in documents]
-    scores = loaded(settings.model).score(texts, settings.label)
-    found: list[Document | Rejected] = []
-    for document, score, weight in zip(documents, scores, keep_chance(scores), strict=True):
-        document.metadata["quality"] = f"{score:.4f}"
-        if settings.weight:
-            document.metadata["weight"] = f"{weight:.4f}"
-        if score < settings.min_probability:
-            found.append(Rejected(document, "quality", round(float(score), 4)))
-        else:
-            found.append(document)
-    return found
-
-
-@cache
-def loaded(model: str) -> Classifier:
-    """A saved classifier, loaded once in each process."""
-    return Classifier.load(model)
 
 
 # ------------------------------------------------------------------------------------- select

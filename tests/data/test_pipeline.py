@@ -409,3 +409,9 @@ def test_classifiers_tell_language_and_quality(tmp_path):
         assert float(document.metadata["quality"]) >= 0.5
         assert 0 < float(document.metadata["weight"]) <= 1
     assert made["counts"]["histograms"]["languages"].keys() == {"en"}
+    for misspelt in (
+        {"language": LanguageConfig(path, ("en", "dee"))},
+        {"quality": QualityConfig(path, "dee")},
+    ):
+        with pytest.raises(InputError, match="knows no label 'dee'; did you mean 'de'"):
+            make(folder, tmp_path / "misspelt", **misspelt)
