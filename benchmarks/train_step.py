@@ -1,11 +1,15 @@
 """A training step of GPT-2 124M: ours against nanoGPT's model in PyTorch, eager and compiled.
 
     python benchmarks/train_step.py                       # float32 and bfloat16
+    python benchmarks/train_step.py --only "minillm float32" "torch eager float32" --steps 2
     python benchmarks/train_step.py --sweep               # ours, T from 256 to 4096 at equal tokens
+    python benchmarks/train_step.py --sweep 256 4096 --steps 1
     python benchmarks/train_step.py --threads             # ours, 1 thread against 2
 
 Forward, backward, clipping and AdamW on random tokens. Every contender lives in a process of its
 own, so that peak memory is its own; they take steps in turns, so that all meet the same machine.
+"faults" are the page faults of a step, where memory that is new to the process is touched. A row of
+the sweep makes one step before those that count.
 """
 
 from __future__ import annotations
@@ -23,10 +27,13 @@ from collections.abc import Callable
 import _common
 import numpy as np
 
+from minillm.training.peak import Peak
+
 GPT2 = {"vocab_size": 50304, "n_layer": 12, "n_head": 12, "d_model": 768}
 TORCH = ("torch eager float32", "torch compiled float32", "torch eager bfloat16",
          "torch compiled bfloat16")  # fmt: skip
 OURS = ("minillm float32", "minillm bfloat16")
+LENGTHS, TOGETHER = [256, 512, 1024, 2048, 4096], 4096  # of the sweep: T, and tokens of a step
 
 
 def tokens(batch: int, length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -84,11 +91,16 @@ def serve(contender: str, batch: int, length: int) -> None:
     else:
         step = our_step(batch, length, precision)
     for _ in sys.stdin:
+        before = resource.getrusage(resource.RUSAGE_SELF)
         begun = time.perf_counter()
         loss = step()
         seconds = time.perf_counter() - begun
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        print(json.dumps({"seconds": seconds, "loss": loss, "peak": peak}), flush=True)
+        after = resource.getrusage(resource.RUSAGE_SELF)
+        answer = {
+            "seconds": seconds, "loss": loss, "peak": after.ru_maxrss * 1024,
+            "faults": after.ru_minflt + after.ru_majflt - before.ru_minflt - before.ru_majflt,
+        }  # fmt: skip
+        print(json.dumps(answer), flush=True)
 
 
 class Child:
@@ -96,6 +108,7 @@ class Child:
 
     def __init__(self, name: str, batch: int, length: int, **environment: str) -> None:
         self.name, self.seconds, self.peak, self.losses = name, [], 0, []
+        self.faults: list[int] = []
         command = [sys.executable, __file__, "--serve", name, str(batch), str(length)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         env={**os.environ, **environment}, text=True)  # fmt: skip
@@ -110,11 +123,17 @@ class Child:
         self.losses.append(answer["loss"])
         if count:
             self.seconds.append(answer["seconds"])
+            self.faults.append(answer["faults"])
             self.peak = answer["peak"]
 
     @property
     def median(self) -> float:
         return statistics.median(self.seconds)
+
+    @property
+    def memory(self) -> tuple[float, float]:
+        """Peak in GB, and page faults of a step."""
+        return self.peak / 1e9, statistics.median(self.faults)
 
     def close(self) -> None:
         self.process.stdin.close()
@@ -136,10 +155,11 @@ def compare(contenders: list[str], batch: int, length: int, steps: int) -> None:
     children = [Child(name, batch, length) for name in contenders]
     race(children, 3, steps)
     found = {child.name: child for child in children}
-    _common.table("GPT-2 124M, training step", "seconds", "tokens/s", "peak GB", "last loss")
+    columns = ("seconds", "tokens/s", "peak GB", "faults", "last loss")
+    _common.table("GPT-2 124M, training step", *columns)
     for child in children:
-        _common.row(child.name, child.median, batch * length / child.median, child.peak / 1e9,
-                    child.losses[-1])  # fmt: skip
+        speed = batch * length / child.median
+        _common.row(child.name, child.median, speed, *child.memory, child.losses[-1])
     for precision in ("float32", "bfloat16"):
         ours = found.get(f"minillm {precision}")
         peers = [c for c in children if c.name.startswith("torch") and c.name.endswith(precision)]
@@ -155,29 +175,23 @@ def compare(contenders: list[str], batch: int, length: int, steps: int) -> None:
 
 
 def report_peak_share(seconds: float, batch: int, length: int) -> None:
-    """The step's arithmetic rate as a share of the machine's best float32 product."""
-    a = np.ones((2048, 2048), np.float32)
-    begun, best = time.perf_counter(), float("inf")
-    while time.perf_counter() - begun < 2:
-        start = time.perf_counter()
-        a @ a
-        best = min(best, time.perf_counter() - start)
-    peak = 2 * 2048**3 / best
+    """The step's arithmetic rate as a share of the machine's best float32 product, BLAS's or ours."""
+    best = Peak("float32", seconds=1.0).flops
     d, n, V = GPT2["d_model"], GPT2["n_layer"], GPT2["vocab_size"]
     products = 6 * (12 * n * d * d + V * d) * batch * length
     attention = 6 * 2 * n * d * length * batch * length / 2  # the causal half
     rate = (products + attention) / seconds
-    print(f"matmul peak (BLAS) {peak / 1e9:.0f} GFLOP/s; the step reaches {rate / 1e9:.0f}")
-    _common.verdict("float32: share of the peak", rate / peak, 0.88)
+    print(f"best product {best / 1e9:.0f} GFLOP/s; the step reaches {rate / 1e9:.0f}")
+    _common.verdict("float32: share of the peak", rate / best, 0.88)
 
 
-def sweep(steps: int) -> None:
+def sweep(lengths: list[int], steps: int) -> None:
     """Equal tokens per step, longer and longer rows: memory must stay linear in T."""
-    _common.table("ours, float32, 4096 tokens per step", "seconds", "peak GB")
-    for length in (256, 512, 1024, 2048, 4096):
-        child = Child("minillm float32", 4096 // length, length)
+    _common.table(f"ours, float32, {TOGETHER} tokens per step", "seconds", "peak GB", "faults")
+    for length in lengths:
+        child = Child("minillm float32", TOGETHER // length, length)
         race([child], 1, steps)
-        _common.row(f"B {4096 // length}, T {length}", child.median, child.peak / 1e9)
+        _common.row(f"B {TOGETHER // length}, T {length}", child.median, *child.memory)
 
 
 def threads(steps: int) -> None:
@@ -199,7 +213,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=5, help="counted steps of each contender")
     parser.add_argument("--only", nargs="*", default=[*OURS, *TORCH], help="contenders to run")
-    parser.add_argument("--sweep", action="store_true", help="T from 256 to 4096 at equal tokens")
+    parser.add_argument("--sweep", nargs="*", type=int, metavar="T", help="T at equal tokens")
     parser.add_argument("--threads", action="store_true", help="1 thread against 2")
     parser.add_argument("--serve", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -208,8 +222,8 @@ def main() -> None:
         serve(name, int(batch), int(length))
         return
     _common.start("torch")
-    if arguments.sweep:
-        sweep(arguments.steps)
+    if arguments.sweep is not None:
+        sweep(arguments.sweep or LENGTHS, arguments.steps)
     elif arguments.threads:
         threads(arguments.steps)
     else:

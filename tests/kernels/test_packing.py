@@ -1,0 +1,78 @@
+"""Packing: panels hold the matrix as their definition says, whatever its layout and its edges."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_matmul import LAYOUTS, arranged
+
+from minillm.jit import jit
+from minillm.kernels.packing import pack_groups, round_to_bfloat16, widen
+from minillm.kernels.processor import WORD
+from minillm.kernels.tile import halves, per_word, tile
+
+KINDS = [("float32", "float32"), ("float64", "float64"), ("float32", WORD), ("uint16", WORD)]
+
+
+@jit(reads=("source",))
+def pack(source, first, last, step, start, stop, panels, base, together, per_word):
+    pack_groups(source, first, last, step, start, stop, panels, base, together, per_word)
+
+
+def as_numbers(source):
+    """What the panels should hold, in float32 or float64."""
+    return widen(source) if source.dtype == np.uint16 else source
+
+
+@pytest.mark.parametrize(("stored", "packed"), KINDS)
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.integers(1, 70), depth=st.integers(1, 90), layout=st.sampled_from(LAYOUTS),
+    operand=st.sampled_from(["a", "b"]), skipped=st.integers(0, 2), blocks=st.integers(0, 1),
+)  # fmt: skip
+def test_panels_hold_rows_by_k(stored, packed, rows, depth, layout, operand, skipped, blocks):
+    this, each = tile(packed), per_word(packed)
+    step = this.rows if operand == "a" else this.columns  # rows of a group, a tile's side
+    together = -(-step // this.lanes)
+    first, last = min(skipped, (rows - 1) // step), -(-rows // step)
+    source = np.random.default_rng(rows * depth).standard_normal((rows, depth))
+    source = source.astype("float32" if stored == "uint16" else stored)
+    source = arranged(round_to_bfloat16(source) if stored == "uint16" else source, layout)
+    stop = -(-depth // (each * this.lanes)) * this.lanes
+    start = min(blocks * this.lanes, stop - this.lanes)
+    base = 1
+    panels = np.full((base + (last - first) * together + 1, stop - start, this.lanes), 77, packed)
+    pack(source, first, last, step, start, stop, panels, base, together, each)
+
+    numbers = as_numbers(np.ascontiguousarray(source))
+    if packed == WORD:
+        numbers = widen(round_to_bfloat16(numbers))
+    padded = np.zeros((rows, stop * each), numbers.dtype)
+    padded[:, :depth] = numbers
+    for group in range(first, last):
+        for extra in range(together):
+            at = group * step + extra * this.lanes
+            lanes = np.minimum(np.arange(at, at + this.lanes), rows - 1)  # the last row repeated
+            found = halves(panels[base + (group - first) * together + extra][None])[0]
+            np.testing.assert_array_equal(found, padded[lanes, start * each :].T)
+    assert (panels[0] == 77).all() and (panels[-1] == 77).all()
+
+
+def test_rounding_is_to_nearest_with_ties_to_even():
+    rng = np.random.default_rng(0)
+    bits = rng.integers(0, 2**32, 20_000, dtype=np.uint32)
+    bits[:4000] = bits[:4000] & 0xFFFF0000 | 0x8000  # half-way between two
+    x = bits.view(np.float32)
+    with np.errstate(invalid="ignore"):
+        peer = x.astype(ml_dtypes.bfloat16)
+    ours = round_to_bfloat16(x)
+    number = ~np.isnan(x)
+    np.testing.assert_array_equal(ours[number], peer.view(np.uint16)[number])
+    assert np.isnan(widen(ours[~number])).all() and not number.all()
+
+
+def test_widening_is_exact():
+    every = np.arange(2**16, dtype=np.uint16)
+    peer = every.view(ml_dtypes.bfloat16).astype(np.float32)
+    np.testing.assert_array_equal(widen(every), peer)
