@@ -17,6 +17,7 @@ import os
 from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -75,7 +76,7 @@ class Tokenizer(ABC):
 
         Raises `InputError` for a lone surrogate, and where the kind has no token for a character.
         """
-        return self.encode_array(text, allowed_special).tolist()
+        return self._numbers[self.encode_array(text, allowed_special)].tolist()
 
     def encode_array(
         self, text: Text, allowed_special: str | Collection[str] = "none"
@@ -96,6 +97,17 @@ class Tokenizer(ABC):
     ) -> list[np.ndarray]:
         """`encode_array` of every text, in order."""
         return [self.encode_array(text, allowed_special) for text in texts]
+
+    def encode_lists(
+        self, texts: Iterable[Text], allowed_special: str | Collection[str] = "none"
+    ) -> list[list[int]]:
+        """`encode` of every text, in order; `encode_batch` is faster and takes less memory."""
+        return [self._numbers[ids].tolist() for ids in self.encode_batch(texts, allowed_special)]
+
+    @cached_property
+    def _numbers(self) -> np.ndarray:
+        """Every id as a number of Python, which lists share: to make new ones takes thrice as long."""
+        return np.array(range(self.vocab_size), object)
 
     def _allowed(self, data: bytes, wanted: str | Collection[str]) -> dict[bytes, int]:
         """The special tokens that may be recognised in `data`, spelled in bytes."""

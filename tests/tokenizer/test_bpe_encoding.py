@@ -71,7 +71,7 @@ def test_giant_words_among_others(pattern, monkeypatch):
     expected = [tokenizer.encode(text) for text in texts]
     monkeypatch.setattr(pieces, "PIECE", 100)
     assert [tokenizer.encode(text) for text in texts] == expected
-    assert [ids.tolist() for ids in tokenizer.encode_batch(texts)] == expected
+    assert tokenizer.encode_lists(texts) == expected
 
 
 TOKENIZER = BPETokenizer.train("the cat sat on the mat, the rat sat on the cat. " * 20, 300)
