@@ -106,7 +106,7 @@ class Tokenizer(ABC):
 
     @cached_property
     def _numbers(self) -> np.ndarray:
-        """Every id as a number of Python, which lists share: to make new ones takes thrice as long."""
+        """Every id as a number of Python, for lists to share; new ones take thrice as long."""
         return np.array(range(self.vocab_size), object)
 
     def _allowed(self, data: bytes, wanted: str | Collection[str]) -> dict[bytes, int]:

@@ -25,7 +25,7 @@ from minillm.tokenizer.reading import Source, batches_of, blocks_of
 from minillm.tokenizer.scanner import RULES, WHOLE
 from minillm.tokenizer.word_table import Words, WordTable
 
-WORDS, BYTES = 1 << 22, 1 << 25  # of different words in all tables together
+WORDS, BYTES = 3 << 20, 3 << 23  # of different words in all tables together
 Progress = Callable[[str, int, int], None]  # called with (what is being done, done so far, of all)
 
 

@@ -65,7 +65,7 @@ class WordTable:
         self.starts = grown(self.starts, self.size + 2 + self.size // 2)
         self.counts = grown(self.counts, self.size + 1 + self.size // 2)
         self.arena = grown(self.arena, int(self.starts[self.size]) + word)
-        if 2 * self.size >= len(self.slots):
+        if 4 * self.size >= 3 * len(self.slots):
             self.slots = _spread(self.slots)
 
     def forget(self, words: int, size: int) -> int:
@@ -120,7 +120,7 @@ def _note(data, p, end, count, slots, starts, counts, arena, at):
                     return 0
         slot = (slot + 1) & mask
     word, used = at[0], starts[at[0]]
-    if 2 * word >= slots.size or word + 2 > starts.size or word >= counts.size:
+    if 4 * word >= 3 * slots.size or word + 2 > starts.size or word >= counts.size:
         return end - p
     if used + end - p > arena.size:
         return end - p
