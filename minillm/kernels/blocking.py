@@ -27,7 +27,7 @@ from minillm import backend
 from minillm.backend import Array
 from minillm.jit import jit, prange
 from minillm.kernels.epilogue import Epilogue, finish
-from minillm.kernels.packing import pack_groups
+from minillm.kernels.packing import fetch_some, pack_groups
 from minillm.kernels.tile import multiply_tile, per_word, tile
 
 DEPTH = 256  # words of k from one visit to the output to the next: 16 KB of a, 32 KB of b
@@ -186,7 +186,12 @@ def multiply_block(
     for start in range(0, words, DEPTH):
         stop, more = min(start + DEPTH, words), add or start > 0
         pack_groups(b[which], left, right, columns, start, stop, block, 0, this.vectors, per_word)
+        ahead = (left, right, stop) if stop < words else (right, 2 * right - left, 0)
         for i in range(up, down):
+            fetch_some(
+                b[which], ahead[0] * columns, ahead[1] * columns, ahead[2] * per_word,
+                (ahead[2] + DEPTH) * per_word, i - up, down - up,
+            )  # fmt: skip
             panel, y = (which * tiles[0] + i) * height, row + i * this.rows
             for j in range(left, right):
                 beside, x = (j - left) * this.vectors, j * columns

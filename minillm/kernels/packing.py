@@ -94,7 +94,47 @@ def widen(bits: np.ndarray) -> np.ndarray:
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
+@jit
+def fetch_some(source, top, bottom, first, last, part, parts):
+    """Have one of so many parts of source[top:bottom, first:last] brought to the caches."""
+    line = 64 // source.itemsize  # numbers of a cache line
+    bottom, last = min(bottom, source.shape[0]), min(last, source.shape[1])
+    if top >= bottom or first >= last:
+        return
+    if source.strides[1] == source.itemsize:
+        lines = (last - first + line - 1) // line
+        count = (bottom - top) * lines
+        for at in range(count * part // parts, count * (part + 1) // parts):
+            fetch(source, top + at // lines, first + at % lines * line)
+    else:
+        lines = (bottom - top + line - 1) // line
+        count = (last - first) * lines
+        for at in range(count * part // parts, count * (part + 1) // parts):
+            fetch(source, top + at % lines * line, first + at // lines)
+
+
 # ------------------------------------------------------------------ blocks in vector registers
+
+
+def _fetch_plain(source, row, k):
+    pass
+
+
+@intrinsic(plain=_fetch_plain, uses=WRITER)
+def fetch(typing, source, row, k):
+    """Have the cache line of source[row, k] brought to the second-level cache."""
+    from numba.core import types
+
+    return types.void(source, types.intp, types.intp), _write_fetch
+
+
+def _write_fetch(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    """The instruction of `fetch`."""
+    from minillm.kernels.vector_ir import Writer
+
+    write = Writer(context, builder)
+    write.fetch(write.element(signature.args[0], *arguments))
+    return context.get_dummy_value()
 
 
 def _as_words(numbers: np.ndarray, panels: np.ndarray) -> np.ndarray:
