@@ -28,6 +28,11 @@ if TYPE_CHECKING:
     from minillm.autograd.tensor import Tensor
 
 
+# The gradient of one input, as a backward returns it: an array, or a function that adds it to one
+# (an embedding's is 0 almost everywhere), or None for none.
+Part = Array | Callable[[Array], None] | None
+
+
 class _Pass(threading.local):
     retained = False  # whether the pass under way in this thread keeps the graph
 
@@ -122,6 +127,13 @@ class Sums:
                 total = np.asarray(total)
             self.waiting[place] = (node, total, True)
 
+    def scatter(self, node: Tensor, add_to: Callable[[Array], None]) -> None:
+        """Have `add_to(total)` add to the gradient of `node` in its place."""
+        known = self.waiting.get(node.place)
+        if known is None or not known[2]:
+            self.add(node, backend.array_module(node.array).zeros_like(node.array), True)
+        add_to(self.waiting[node.place][1])
+
     def pop(self) -> tuple[Tensor, Array, bool]:
         """The node that nobody in the heap was made from, with its complete gradient."""
         return self.waiting.pop(-heappop(self.heap))
@@ -146,7 +158,7 @@ def _send(
     op: str,
     gradient: Array,
     parents: Sequence[Tensor],
-    parts: Sequence[Array | None] | Continuation,
+    parts: Sequence[Part] | Continuation,
     sums: Sums,
 ) -> None:
     """Add what a node's backward returned, checked, to the sums of its parents."""
@@ -161,6 +173,9 @@ def _send(
     for position, part in enumerate(parts):
         node = parents[position]
         if part is None or not node.requires_grad:
+            continue
+        if callable(part):
+            sums.scatter(node, part)
             continue
         if isinstance(part, np.generic):
             part = np.asarray(part)

@@ -11,6 +11,8 @@ C channels, H query heads, G key/value heads, D head size, V vocabulary, N rows.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -112,11 +114,10 @@ def embedding(weight: Tensor, ids: Any) -> Tensor:
     rows = arrays.integers(ids)
     if weight.ndim != 2:
         raise InputError(f"embedding takes a weight (V, C), but it is {weight.shape}")
-    vocab_size = weight.shape[0]
-    arrays.check_range(rows, vocab_size, "token")
+    arrays.check_range(rows, weight.shape[0], "token")
 
-    def backward(dout: Array) -> tuple[Array]:
-        return (embedding_kernel.backward(dout, rows, vocab_size),)
+    def backward(dout: Array) -> tuple[Callable[[Array], None]]:
+        return (partial(embedding_kernel.backward, dout, rows),)  # most of it is 0: not an array
 
     out = embedding_kernel.forward(weight.array, rows)
     return record("embedding", out, (weight,), backward, saves="nothing")
@@ -211,11 +212,12 @@ def self_attention(qkv: Tensor, n_head: int, visible: tuple[Array, Array]) -> Te
 
     def backward(dout: Array) -> tuple[Array]:
         heads = [x.reshape(B, T, n_head, D).swapaxes(1, 2) for x in (dout, out)]  # (B, H, T, D)
-        parts = attention_kernel.backward(heads[0], q, k, v, heads[1], lse, first, last, D**-0.5)
-        dqkv = xp.empty((B, T, 3, n_head, D), dtype)
-        for place, part in enumerate(parts):
-            dqkv[:, :, place] = part.swapaxes(1, 2)
-        return (dqkv.reshape(B, T, width),)
+        dqkv = xp.empty((B, T, width), dtype)
+        parts = dqkv.reshape(B, T, 3, n_head, D).transpose(2, 0, 3, 1, 4)  # views: dq, dk, dv
+        attention_kernel.backward(
+            heads[0], q, k, v, heads[1], lse, first, last, D**-0.5, tuple(parts)
+        )
+        return (dqkv,)
 
     return record("self_attention", out, (qkv,), backward)
 

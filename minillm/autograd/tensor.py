@@ -39,7 +39,7 @@ from minillm.errors import GraphError
 
 __all__ = ["Tensor", "as_tensor", "enable_grad", "grad", "is_recording", "no_grad", "record"]
 
-Backward = Callable[[Array], Sequence["Array | None"]]
+Backward = Callable[[Array], Sequence[engine.Part]]
 _blank = object.__new__
 next_place = count().__next__  # a number higher than every tensor's so far
 
@@ -200,8 +200,8 @@ def record(
 ) -> Tensor:
     """A new tensor holding `array`, made by `op` from `parents`.
 
-    `backward(dout)` gets the gradient of `array` and returns one gradient (or None) per parent, in
-    order. It closes over arrays only, never changes `dout`, and returns arrays that it does not
+    `backward(dout)` gets the gradient of `array` and returns one gradient per parent, in order:
+    an array, None, or a function that adds it to an array. It closes over arrays only, never changes `dout`, and returns arrays that it does not
     keep and that share no memory, unless with `dout`. `saves` says whose values it reads again, so
     that they are pinned until then: "inputs", "output", "both" or "nothing". `guard` is that of a
     parent whose memory `array` shares.

@@ -44,7 +44,7 @@ import numpy as np
 from minillm import backend
 from minillm.backend import Array
 from minillm.errors import InputError
-from minillm.kernels.attention_tiles import backward_fast, forward_fast
+from minillm.kernels.attention_tiles import Gradients, backward_fast, forward_fast
 
 # ----------------------------------------------------------------------------------- masks
 
@@ -158,7 +158,7 @@ def backward_reference(
     first: Array,
     last: Array,
     scale: float,
-) -> tuple[Array, Array, Array]:
+) -> Gradients:
     """Gradients with the whole (T, S) matrix; see `backward` for arguments and results."""
     xp = backend.array_module(q)
     B, H, T, D = q.shape
@@ -224,11 +224,19 @@ def backward(
     first: Array,
     last: Array,
     scale: float,
-) -> tuple[Array, Array, Array]:
+    into: Gradients | None = None,
+) -> Gradients:
     """Gradients of `forward`: `dq` (B, H, T, D) and `dk`, `dv` (B, G, S, D).
 
     `dout` (B, H, T, D) is the gradient of `out`; `out` and `lse` are the forward's results and the
-    rest its arguments. The gradient of a key that no query sees is exactly zero.
+    rest its arguments. The gradient of a key that no query sees is exactly zero. `into`: arrays to
+    write dq, dk and dv to, of these shapes, any strides but numbers of the last axis side by side.
     """
-    run = backward_fast if backend.fast(dout, q, k, v) else backward_reference
-    return run(dout, q, k, v, out, lse, first, last, scale)
+    if backend.fast(dout, q, k, v):
+        return backward_fast(dout, q, k, v, out, lse, first, last, scale, into)
+    made = backward_reference(dout, q, k, v, out, lse, first, last, scale)
+    if into is None:
+        return made
+    for place, gradient in zip(into, made, strict=True):
+        place[...] = gradient
+    return into

@@ -48,11 +48,14 @@ from minillm.backend import Array
 from minillm.jit import jit, prange
 from minillm.kernels.attention_decode import forward_few
 from minillm.kernels.block_product import multiply, neighbours, side_by_side, small_tile
+from minillm.kernels.transpose import transpose
 from minillm.kernels.vector_math import exp
 
 TASKS = 16  # wanted at least: enough to share out evenly, few enough parts of dk and dv
 BLOCK = 64  # queries of a tile and keys of a block: 16 KB of scores in float32
 FEW = 8  # queries on the same keys that are better served without tiles
+
+Gradients = tuple[Array, Array, Array]  # of q, k and v
 
 
 class Plan(NamedTuple):
@@ -63,6 +66,7 @@ class Plan(NamedTuple):
     keys: int  # of a block
     rows: int  # of the tile in registers
     columns: int
+    lanes: int  # of a vector
 
 
 def plan(q: Array, k: Array) -> Plan:
@@ -72,7 +76,7 @@ def plan(q: Array, k: Array) -> Plan:
     count = H // G * T
     queries = min(BLOCK, round_up(count, tile.columns))
     parts = min(-(-TASKS // (B * G)), -(-count // queries))
-    return Plan(parts, queries, BLOCK, tile.rows, tile.columns)
+    return Plan(parts, queries, BLOCK, tile.rows, tile.columns, tile.lanes)
 
 
 def forward_fast(
@@ -98,18 +102,26 @@ def backward_fast(
     first: Array,
     last: Array,
     scale: float,
-) -> tuple[Array, Array, Array]:
-    (B, H, T, D), (G, S) = q.shape, k.shape[1:3]
+    into: Gradients | None = None,
+) -> Gradients:
+    dq, dk, dv = into or [
+        np.empty((B, T, heads, D), q.dtype).swapaxes(1, 2)
+        for B, heads, T, D in (q.shape, k.shape, v.shape)
+    ]
     if q.size == 0 or k.size == 0:
-        return np.zeros_like(q), np.zeros_like(k), np.zeros_like(v)
+        dq[...], dk[...], dv[...] = 0, 0, 0
+        return dq, dk, dv
     cut = plan(q, k)
-    dq = np.empty((B, T, H, D), q.dtype)
-    dk, dv = (np.empty((cut.parts, B, S, G, D), q.dtype) for _ in range(2))
+    parts = [
+        x[None] if cut.parts == 1 else np.empty((cut.parts, *x.shape), x.dtype) for x in (dk, dv)
+    ]
     dout, q, k, v, out = (side_by_side(x) for x in (dout, q, k, v, out))
     scale = q.dtype.type(scale)
-    _backward_tasks(dout, q, k, v, out, lse, first, last, scale, dq, dk, dv, cut)
-    dk, dv = (x[0] if cut.parts == 1 else x.sum(axis=0) for x in (dk, dv))
-    return dq.swapaxes(1, 2), dk.swapaxes(1, 2), dv.swapaxes(1, 2)
+    _backward_tasks(dout, q, k, v, out, lse, first, last, scale, dq.swapaxes(1, 2), *parts, cut)
+    if cut.parts > 1:
+        for x, part in zip((dk, dv), parts, strict=True):
+            part.sum(axis=0, out=x)
+    return dq, dk, dv
 
 
 # ------------------------------------------------------------------- what both directions share
@@ -142,7 +154,7 @@ def first_query(turn, part, parts, queries):
 
 
 @jit
-def gather(x, at, tile, tile_t, scale):
+def gather(x, at, tile, tile_t, scale, lanes):
     """Put the queries of `x` (R, T, D) from number `at` on in `tile`, and scaled in `tile_t`."""
     R, T, D = x.shape
     for i in range(tile.shape[0]):
@@ -153,9 +165,25 @@ def gather(x, at, tile, tile_t, scale):
                 tile[i, d] = row[d]
         else:
             tile[i] = 0
-    for i in range(tile.shape[0]):
+    transpose(tile[:, :D], tile_t[:D], lanes)
+    for d in range(D):
+        for i in range(tile.shape[0]):
+            tile_t[d, i] *= scale
+
+
+@jit
+def scatter(tile_t, at, tile, x, lanes):
+    """Put the rows of `tile_t` (D, queries) in the places of x (T, R, D) from query `at` on.
+
+    `tile` (queries, D or more) is overwritten on the way.
+    """
+    T, R, D = x.shape
+    transpose(tile_t[:D], tile[:, :D], lanes)
+    for i in range(min(tile.shape[0], R * T - at)):
+        t, r = divmod(at + i, R)
+        row = neighbours(x[t, r])
         for d in range(D):
-            tile_t[d, i] = tile[i, d] * scale
+            row[d] = tile[i, d]
 
 
 @jit
@@ -213,7 +241,7 @@ def _forward_task(q, k, v, first, last, scale, out, lse, part, cut):
     low, high = np.empty(size, np.int64), np.empty(size, np.int64)
     for turn in range(-(-R * T // (size * cut.parts))):
         at = first_query(turn, part, cut.parts, size)
-        gather(q, at, queries, queries_t, scale)
+        gather(q, at, queries, queries_t, scale, cut.lanes)
         start, stop, all_from, all_to = intervals(first, last, R, k.shape[0], at, low, high)
         top[:] = np.finfo(q.dtype).min  # not -inf, whose differences are NaN
         total[:] = 0
@@ -226,7 +254,8 @@ def _forward_task(q, k, v, first, last, scale, out, lse, part, cut):
                 hide(weights, j, low, high)
             online_softmax(weights, top, total, shrink, sums_t)
             multiply(sums_t, values[j:end].T, weights, True, cut)
-        finish(sums_t, top, total, low, high, at, out, lse)
+        finish(sums_t, top, total, low, high, at, lse)
+        scatter(sums_t, at, queries, out, cut.lanes)
 
 
 @jit
@@ -252,18 +281,20 @@ def online_softmax(scores, top, total, shrink, sums_t):
 
 
 @jit
-def finish(sums_t, top, total, low, high, at, out, lse):
-    """Divide the sums of a tile's queries by their totals, and put them in their places."""
-    T, R, D = out.shape
-    for i in range(min(low.shape[0], R * T - at)):
-        t, r = divmod(at + i, R)
+def finish(sums_t, top, total, low, high, at, lse):
+    """Divide the sums of a tile's queries by their totals, and put down their lse."""
+    R, T = lse.shape
+    for i in range(low.shape[0]):
         share = total[i]
-        lse[r, t] = -np.inf
         if low[i] <= high[i]:  # else it saw nothing and its sums are 0
-            share = out.dtype.type(1) / total[i]
-            lse[r, t] = top[i] + np.log(total[i])
-        for d in range(D):
-            out[t, r, d] = sums_t[d, i] * share
+            share = total.dtype.type(1) / total[i]
+        if at + i < R * T:
+            t, r = divmod(at + i, R)
+            lse[r, t] = top[i] + np.log(total[i]) if low[i] <= high[i] else -np.inf
+        total[i] = share
+    for d in range(sums_t.shape[0]):
+        for i in range(low.shape[0]):
+            sums_t[d, i] *= total[i]
 
 
 # -------------------------------------------------------------------------------- backward
@@ -279,7 +310,7 @@ def _backward_tasks(dout, q, k, v, out, lse, first, last, scale, dq, dk, dv, cut
         _backward_task(
             dout[b, h : h + R], q[b, h : h + R], k[b, g], v[b, g], out[b, h : h + R],
             lse[b, h : h + R], first[mask], last[mask], scale,
-            dq[b, :, h : h + R], dk[part, b, :, g], dv[part, b, :, g], part, cut,
+            dq[b, :, h : h + R], dk[part, b, g], dv[part, b, g], part, cut,
         )  # fmt: skip
 
 
@@ -299,8 +330,8 @@ def _backward_task(dout, q, k, v, out, lse, first, last, scale, dq, dk, dv, part
     low, high = np.empty(size, np.int64), np.empty(size, np.int64)
     for turn in range(-(-R * T // (size * cut.parts))):
         at = first_query(turn, part, cut.parts, size)
-        gather(q, at, queries, queries_t, scale)
-        gather(dout, at, douts, douts_t, q.dtype.type(1))
+        gather(q, at, queries, queries_t, scale, cut.lanes)
+        gather(dout, at, douts, douts_t, q.dtype.type(1), cut.lanes)
         start, stop, all_from, all_to = intervals(first, last, R, k.shape[0], at, low, high)
         of_queries(douts, out, lse, at, low, high, log_total, delta)
         dqueries_t[:] = 0
@@ -315,14 +346,15 @@ def _backward_task(dout, q, k, v, out, lse, first, last, scale, dq, dk, dv, part
             multiply(dvalues[j:end], weights, douts, True, cut)
             multiply(dkeys[j:end], dscores, queries, True, cut)
             multiply(dqueries_t, keys[j:end].T, dscores, True, cut)
-        for i in range(min(size, R * T - at)):
-            t, r = divmod(at + i, R)
-            for d in range(D):
-                dq[t, r, d] = dqueries_t[d, i] * scale
-    for s in range(k.shape[0]):
         for d in range(D):
-            dk[s, d] = dkeys[s, d] * scale
-            dv[s, d] = dvalues[s, d]
+            for i in range(size):
+                dqueries_t[d, i] *= scale
+        scatter(dqueries_t, at, queries, dq, cut.lanes)
+    for s in range(k.shape[0]):
+        dkey, dvalue = neighbours(dk[s]), neighbours(dv[s])
+        for d in range(D):
+            dkey[d] = dkeys[s, d] * scale
+            dvalue[d] = dvalues[s, d]
 
 
 @jit

@@ -26,20 +26,17 @@ def forward_reference(weight: Array, ids: Array) -> Array:
     return weight[ids]
 
 
-def backward_reference(dout: Array, ids: Array, vocab_size: int) -> Array:
-    """Gradient (V, C) of the table from `dout` (..., C)."""
+def backward_reference(dout: Array, ids: Array, dweight: Array) -> None:
+    """Add the gradient of the table from `dout` (..., C) to `dweight` (V, C)."""
     xp = backend.array_module(dout)
-    C = dout.shape[-1]
-    dweight = xp.zeros((vocab_size, C), dout.dtype)
-    xp.add.at(dweight, ids.reshape(-1), dout.reshape(ids.size, C))
-    return dweight
+    xp.add.at(dweight, ids.reshape(-1), dout.reshape(ids.size, dout.shape[-1]))
 
 
 # ------------------------------------------------------------------------------- fast twin
 #
 # Two threads must not add to one row at a time, and sums must keep their order. So the places are
 # sorted by the id that stands there (a stable sort keeps equal ones in order); then each run of
-# equal ids is one row, added up by one thread. Rows that nobody read cost only their zeros.
+# equal ids is one row, added up by one thread. Rows that nobody read cost nothing.
 
 
 def forward_fast(weight: Array, ids: Array) -> Array:
@@ -49,15 +46,13 @@ def forward_fast(weight: Array, ids: Array) -> Array:
     return out
 
 
-def backward_fast(dout: Array, ids: Array, vocab_size: int) -> Array:
-    dweight = np.zeros((vocab_size, dout.shape[-1]), dout.dtype)
+def backward_fast(dout: Array, ids: Array, dweight: Array) -> None:
     if dout.size:
         places = flat(ids)
         order = np.argsort(places, kind="stable")
         in_order = places[order]
-        starts = np.flatnonzero(np.diff(in_order, prepend=-1, append=vocab_size))
+        starts = np.flatnonzero(np.diff(in_order, prepend=-1, append=len(dweight)))
         _add_runs(rows(dout), order, in_order, starts, dweight)
-    return dweight
 
 
 @jit(parallel=True)
@@ -106,7 +101,7 @@ def forward(weight: Array, ids: Array) -> Array:
     return forward_reference(weight, ids)
 
 
-def backward(dout: Array, ids: Array, vocab_size: int) -> Array:
-    """Gradient (vocab_size, C) of the table from `dout` (..., C)."""
-    backward = backward_fast if backend.fast(dout, ids) else backward_reference
-    return backward(dout, ids, vocab_size)
+def backward(dout: Array, ids: Array, dweight: Array) -> None:
+    """Add the gradient of the table from `dout` (..., C) to `dweight` (V, C)."""
+    backward = backward_fast if backend.fast(dout, ids, dweight) else backward_reference
+    backward(dout, ids, dweight)

@@ -178,19 +178,8 @@ def _write_turn_block(context: Any, builder: Any, signature: Any, arguments: Any
     for lane in range(lanes):
         address = write.element(source_type, source, write.smaller(write.plus(row, lane), last), k)
         vectors.append(write.as_words(write.load(address, lanes * each), packed))
-    # In every square of 2 x 2 words exchange the two off the diagonal, then in every square of
-    # 2 x 2 such squares, and so on: that is a transpose.
-    span = 1
-    while span < lanes:
-        keep = [e if not e & span else lanes + e - span for e in range(lanes)]
-        give = [e + span if not e & span else lanes + e for e in range(lanes)]
-        for one in range(lanes):
-            if not one & span:
-                pair = vectors[one], vectors[one + span]
-                vectors[one], vectors[one + span] = write.pick(*pair, keep), write.pick(*pair, give)
-        span *= 2
     target = write.element(panels_type, panels, panel, at)
-    for word, vector in enumerate(vectors):
+    for word, vector in enumerate(write.turned(vectors)):
         write.store(vector, write.ahead(target, word * lanes))
     return context.get_dummy_value()
 

@@ -116,6 +116,23 @@ class Writer:
         mask = ir.Constant(ir.VectorType(LANE, len(lanes)), lanes)
         return self.builder.shuffle_vector(first, second, mask)
 
+    def turned(self, vectors: list[Any]) -> list[Any]:
+        """The transpose of a square: vector i of the result has lane i of each given vector.
+
+        In every square of 2 x 2 numbers the two off the diagonal are exchanged, then in every
+        square of 2 x 2 such squares the two off that diagonal, and so on.
+        """
+        vectors, lanes, span = list(vectors), len(vectors), 1
+        while span < lanes:
+            keep = [e if not e & span else lanes + e - span for e in range(lanes)]
+            give = [e + span if not e & span else lanes + e for e in range(lanes)]
+            for one in range(lanes):
+                if not one & span:
+                    pair = vectors[one], vectors[one + span]
+                    vectors[one], vectors[one + span] = self.pick(*pair, keep), self.pick(*pair, give)
+            span *= 2
+        return vectors
+
     def loop(self, count: Any, step: Callable[..., list[Any]], values: list[Any]) -> list[Any]:
         """for k in range(count): values = step(k, values). The values stay in registers."""
         build = self.builder
