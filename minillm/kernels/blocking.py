@@ -6,7 +6,8 @@ into each level of memory few times and uses it there often. From the inside out
     registers   a tile of the output, e.g. 12 x 32 sums (tile.py)
     L1 cache    a panel of a, one tile high and DEPTH words deep: used for all tiles beside it
     L2 cache    a block of b, DEPTH words deep and WIDE tiles wide: packed by the core that uses it
-                just before, then used for all rows of a
+                just before, then used for all rows of a; meanwhile what is packed next is on its
+                way from main memory
     L3 cache    as much of a as has been packed (packing.py): used for all of b
 
 This order of loops is that of Goto and van de Geijn, "Anatomy of high-performance matrix
@@ -186,11 +187,13 @@ def multiply_block(
     for start in range(0, words, DEPTH):
         stop, more = min(start + DEPTH, words), add or start > 0
         pack_groups(b[which], left, right, columns, start, stop, block, 0, this.vectors, per_word)
-        ahead = (left, right, stop) if stop < words else (right, 2 * right - left, 0)
+        # What is packed next: the words that follow, or the columns of the next block.
+        wide = right - left
+        after, word = (left, stop) if stop < words else (right, 0)
         for i in range(up, down):
             fetch_some(
-                b[which], ahead[0] * columns, ahead[1] * columns, ahead[2] * per_word,
-                (ahead[2] + DEPTH) * per_word, i - up, down - up,
+                b[which], after * columns, (after + wide) * columns, word * per_word,
+                (word + DEPTH) * per_word, i - up, down - up,
             )  # fmt: skip
             panel, y = (which * tiles[0] + i) * height, row + i * this.rows
             for j in range(left, right):

@@ -29,7 +29,7 @@ from minillm import backend
 from minillm.backend import Array
 from minillm.kernels import cross_entropy, matmul
 
-SLICE = 1 << 25  # most logits at a time: 64 MB in float32, enough rows to keep the product fast
+SLICE = 1 << 25  # most logits at a time: 128 MB in float32, enough rows to keep the products fast
 
 
 def forward(

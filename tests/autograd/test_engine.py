@@ -190,6 +190,19 @@ def test_parts_of_one_array_are_not_shared() -> None:
     assert y.grad.base is None
 
 
+@pytest.mark.parametrize("first", [False, True])
+def test_a_gradient_that_is_added_in_place_joins_the_others(first: bool) -> None:
+    """A lookup in a table that is used elsewhere, too: as a tied head and an embedding are."""
+    table = Tensor(np.arange(6.0).reshape(3, 2), requires_grad=True)
+    looked_up = F.embedding(table, [2, 0, 2]) if first else None
+    rest = (table * 5).sum()
+    looked_up = F.embedding(table, [2, 0, 2]) if looked_up is None else looked_up
+    seed = np.full((3, 2), 1.0)
+    (looked_up.sum() + rest + (table * Tensor(seed)).sum()).backward()
+    np.testing.assert_array_equal(table.grad, [[7, 7], [6, 6], [8, 8]])
+    np.testing.assert_array_equal(seed, 1)
+
+
 def test_the_seed_must_fit() -> None:
     x = leaf(3)
     with pytest.raises(GraphError, match=r"shape \(3,\) needs `grad`"):

@@ -245,6 +245,24 @@ def test_scores_of_any_size_do_not_overflow(dtype):
     assert (abs(out) <= abs(v).max()).all()  # a mean of the values
 
 
+@pytest.mark.parametrize("name", ["numpy", "numba"])
+@pytest.mark.parametrize("T", [3, 70, 400])  # the last: several parts of dk and dv, to be summed
+def test_gradients_go_where_they_are_wanted(name, T):
+    rng = np.random.default_rng(0)
+    qkv, dout = rng.standard_normal((1, T, 3, 2, 8)), rng.standard_normal((1, 2, T, 8))
+    q, k, v = qkv.transpose(2, 0, 3, 1, 4)
+    masks = (*attention.visible_keys(T, T), 0.3)
+    dqkv = np.full_like(qkv, np.nan)
+    with backend.use(name):
+        out, lse = attention.forward(q, k, v, *masks)
+        expected = attention.backward(dout, q, k, v, out, lse, *masks)
+        into = tuple(dqkv.transpose(2, 0, 3, 1, 4))
+        found = attention.backward(dout, q, k, v, out, lse, *masks, into)
+    for place, gradient, wanted in zip(into, found, expected, strict=True):
+        assert np.shares_memory(place, gradient)
+        np.testing.assert_allclose(place, wanted, rtol=1e-12, atol=1e-14)
+
+
 # ------------------------------------------------------------------------ the fast twins
 
 
