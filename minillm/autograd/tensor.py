@@ -201,10 +201,10 @@ def record(
     """A new tensor holding `array`, made by `op` from `parents`.
 
     `backward(dout)` gets the gradient of `array` and returns one gradient per parent, in order:
-    an array, None, or a function that adds it to an array. It closes over arrays only, never changes `dout`, and returns arrays that it does not
-    keep and that share no memory, unless with `dout`. `saves` says whose values it reads again, so
-    that they are pinned until then: "inputs", "output", "both" or "nothing". `guard` is that of a
-    parent whose memory `array` shares.
+    an array, None, or a function that adds it to an array. It closes over arrays only, never
+    changes `dout`, and returns arrays that it does not keep and that share no memory, unless with
+    `dout`. `saves` says whose values it reads again, so that they are pinned until then: "inputs",
+    "output", "both" or "nothing". `guard` is that of a parent whose memory `array` shares.
     """
     out = _fill(_blank(Tensor), array, op, guard)
     needed = False
