@@ -127,9 +127,10 @@ class Writer:
             keep = [e if not e & span else lanes + e - span for e in range(lanes)]
             give = [e + span if not e & span else lanes + e for e in range(lanes)]
             for one in range(lanes):
+                other = one + span
                 if not one & span:
-                    pair = vectors[one], vectors[one + span]
-                    vectors[one], vectors[one + span] = self.pick(*pair, keep), self.pick(*pair, give)
+                    pair = vectors[one], vectors[other]
+                    vectors[one], vectors[other] = self.pick(*pair, keep), self.pick(*pair, give)
             span *= 2
         return vectors
 
