@@ -143,7 +143,7 @@ class _Transfer:
         """
         version = self._version.read_text(encoding="utf-8") if self._version.exists() else ""
         answer = ask(self.url, self._come() if version or self.trusted else 0, version)
-        self.told = answer.sha256 or self.told
+        self.told = answer.sha256
         if self.size is not None and answer.total not in (None, self.size):
             raise InputError(
                 f"{self.url} has {answer.total:,} bytes; {self.size:,} were expected{self._kept()}"
