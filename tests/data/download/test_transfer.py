@@ -251,7 +251,7 @@ def test_a_body_packed_for_its_way_is_unpacked(server, path, url):
     endless = {"Content-Encoding": "gzip"}
     server.faults = [
         way("gzip", 99),
-        lambda handler, _: handler.answer(200, endless, packed[:-1]),
+        lambda handler, _: handler.answer(200, endless, packed[: len(packed) // 2]),
         way("gzip"),
     ]
     fetch(url, path, hashlib.sha256(text).hexdigest())
