@@ -4,6 +4,9 @@
     transfer.py   one file over HTTP: attempts, resuming, checking
     answers.py    what a server answers to one request, and what went wrong with it
 
+    for file in download.get("wikitext-2", "data/wikitext-2"):
+        print(file.path, file.sha256)
+
 Nothing else in the library needs a network.
 """
 

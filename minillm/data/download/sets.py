@@ -8,7 +8,6 @@ them down; that of Shakespeare we have counted ourselves. A file that has anothe
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
@@ -158,7 +157,7 @@ def get(
     count: int | None = None,
     mirror: str | None = None,
     report: Progress | None = None,
-) -> Iterator[Fetched]:
+) -> list[Fetched]:
     """Download the first files of a set, one after the other.
 
     Args:
@@ -168,16 +167,19 @@ def get(
         mirror: an address to ask instead of the set's server, which has the same paths below it.
         report: whom to tell how it goes.
 
-    Yields each file when it is there. Raises `InputError` as `fetch` does, and where there is no
-    such set or it has fewer files.
+    Raises `InputError` as `fetch` does, and where there is no such set or it has fewer files.
     """
     public = find(name)
     count = public.default if count is None else count
     if not 1 <= count <= len(public.files):
         raise InputError(f"{count} files of {name}, which has {counted(len(public.files), 'file')}")
-    for file in public.files[:count]:
-        url = mirrored(f"{public.address}/{file.path}", mirror)
-        yield fetch(url, Path(folder) / file.name, file.sha256, file.size, report)
+    return [
+        fetch(
+            mirrored(f"{public.address}/{file.path}", mirror),
+            Path(folder) / file.name, file.sha256, file.size, report,
+        )
+        for file in public.files[:count]
+    ]  # fmt: skip
 
 
 def mirrored(url: str, mirror: str | None) -> str:
