@@ -3,6 +3,7 @@
     python benchmarks/data_pipeline.py              2 GB: every stage's time, rate and peak memory
     python benchmarks/data_pipeline.py --gb 0.1     less of it
     python benchmarks/data_pipeline.py kill         killed at random moments, resumed, compared
+    python benchmarks/data_pipeline.py make --input in.jsonl     only the input, for --input later
 
 The input is made first. Its text is that of novels and of WikiText where MINILLM_DATA names a
 folder with them, else random words; every fourth word is replaced by another one, so that no two
@@ -152,6 +153,19 @@ def dressed(text: str, rng: random.Random) -> dict[str, str]:
     return {}
 
 
+def made_input(path: Path, gigabytes: float) -> tuple[int, int]:
+    """The input's lines and bytes; it is made where it is missing."""
+    began = time.perf_counter()
+    if path.exists():
+        with path.open("rb") as file:
+            lines, size = sum(1 for _ in file), path.stat().st_size
+    else:
+        lines, size = write_input(path, gigabytes * 1e9)
+    seconds = time.perf_counter() - began
+    print(f"input     {lines:,} lines, {size / 1e9:.3f} GB, in {seconds:.0f} s", flush=True)
+    return lines, size
+
+
 # ------------------------------------------------------------------------------- a watched run
 
 
@@ -216,13 +230,10 @@ def memory(group: int) -> tuple[int, int]:
     return pss, rss
 
 
-def whole_run(folder: Path, gigabytes: float, workers: int) -> None:
+def whole_run(source: Path, folder: Path, gigabytes: float, workers: int) -> None:
     """One undisturbed run, watched."""
-    source, out = folder / "input.jsonl", folder / "corpus"
-    began = time.perf_counter()
-    lines, size = write_input(source, gigabytes * 1e9)
-    seconds = time.perf_counter() - began
-    print(f"input     {lines:,} lines, {size / 1e9:.3f} GB, made in {seconds:.0f} s")
+    lines, size = made_input(source, gigabytes)
+    out = folder / "corpus"
     began = time.perf_counter()
     process = subprocess.Popen(command(source, out, workers), start_new_session=True)
     watch = Watch(process, out)
@@ -269,21 +280,20 @@ def whole_run(folder: Path, gigabytes: float, workers: int) -> None:
 # ------------------------------------------------------------------------------- killed runs
 
 
-def kill(folder: Path, gigabytes: float, workers: int, kills: int, seed: int) -> None:
+def kill(source: Path, folder: Path, gigabytes: float, workers: int, kills: int, seed: int) -> None:
     """A run that is killed at random moments and resumed, beside one that is not."""
-    source, rng = folder / "input.jsonl", random.Random(seed)
-    lines, size = write_input(source, gigabytes * 1e9)
-    print(f"input     {lines:,} lines, {size / 1e6:,.0f} MB; {kills} kills, seed {seed}")
+    rng = random.Random(seed)
+    made_input(source, gigabytes)
     began = time.perf_counter()
     finish(command(source, folder / "plain", workers))
     seconds = time.perf_counter() - began
     print(f"\nundisturbed: {seconds:.0f} s\n", flush=True)
     out, killed = folder / "killed", 0
-    moments = sorted(rng.uniform(0, seconds) for _ in range(kills))
-    for length in np.diff(moments, prepend=0.0):
+    for _ in range(kills):
+        length = rng.uniform(0, seconds / 2)
         process = subprocess.Popen(command(source, out, workers), start_new_session=True)
         try:
-            process.wait(float(length))
+            process.wait(length)
         except subprocess.TimeoutExpired:
             killed += 1
         stop(process)
@@ -330,20 +340,25 @@ def hashes(out: Path) -> dict[str, str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("part", nargs="?", choices=("run", "kill"), default="run")
+    parser.add_argument("part", nargs="?", choices=("run", "kill", "make"), default="run")
     parser.add_argument("--gb", type=float, default=2.0, help="of JSON Lines")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0, help="of the moments of killing")
-    parser.add_argument("--folder", type=Path, help="where to work; a temporary one by default")
+    parser.add_argument("--input", type=Path, help="JSON Lines; made in a temporary folder else")
     arguments = parser.parse_args()
     start()
-    folder = Path(tempfile.mkdtemp(prefix="minillm-pipeline-", dir=arguments.folder))
+    if arguments.part == "make":
+        made_input(arguments.input, arguments.gb)
+        return
+    folder = Path(tempfile.mkdtemp(prefix="minillm-pipeline-"))
+    source = arguments.input or folder / "input.jsonl"
     try:
         if arguments.part == "run":
-            whole_run(folder, arguments.gb, arguments.workers)
+            whole_run(source, folder, arguments.gb, arguments.workers)
         else:
-            kill(folder, arguments.gb, arguments.workers, arguments.kills, arguments.seed)
+            many = arguments.kills, arguments.seed
+            kill(source, folder, arguments.gb, arguments.workers, *many)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

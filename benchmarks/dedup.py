@@ -31,6 +31,7 @@ from pathlib import Path
 import numpy as np
 from _common import race, row, start, table, verdict
 
+from minillm import backend
 from minillm.data.dedup import (
     choose_bands,
     near_duplicates,
@@ -260,6 +261,7 @@ def memory() -> None:
 
 
 def files(folder: str, count: int) -> None:
+    backend.return_freed_memory()  # as `minillm data build` does
     shards, limit = 10, 64 * count  # an eighth of the signatures
     began = time.perf_counter()
     paths = [Path(folder) / f"{shard}.signatures" for shard in range(shards)]

@@ -99,7 +99,9 @@ def near_duplicates_of_files(
             true similarity. Without it, signatures alone decide, which a pair near the threshold
             may escape or slip through.
         threshold: Jaccard similarity from which two documents are the same.
-        memory: bytes for keys and records; besides them, 8 bytes per document are in use.
+        memory: bytes for keys and records; besides them, 8 bytes per document are in use, and
+            some 100 MB for texts that are compared. Arrays of many sizes come and go: after
+            `backend.return_freed_memory` the heap has no holes that add to it.
         folder: where temporary files go, about `8 * bands` bytes per document; by default the
             system's place for them.
 
@@ -140,7 +142,7 @@ class SignatureFiles:
     """Signature files one after the other, as one numbered collection of documents."""
 
     def __init__(self, paths: Sequence[str | os.PathLike[str]]) -> None:
-        """Map the files. Raises `InputError` for one that is damaged or unlike the first."""
+        """Look at the files. Raises `InputError` for one that is damaged or unlike the first."""
         if isinstance(paths, str | bytes | os.PathLike):
             raise InputError(f"one path was given ({paths!r}); a list of signature files is needed")
         settings = [_settings(Path(path)) for path in paths]
@@ -153,19 +155,22 @@ class SignatureFiles:
         first = settings[0] if settings else {"permutations": 1, "ngram": 1}
         self.permutations, self.ngram = first["permutations"], first["ngram"]
         self.record = _record(self.permutations)
-        self._files = [_mapped(Path(path), self.record) for path in paths]
-        self._ends = np.cumsum([0, *map(len, self._files)])[1:]
+        self._paths = [Path(path) for path in paths]
+        self._lengths = [_length(path, self.record) for path in self._paths]
+        self._ends = np.cumsum([0, *self._lengths])[1:]
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def blocks(self, rows: int) -> Blocks:
         """All documents, so many at a time: their numbers (n,) and their records."""
-        for end, file in zip(self._ends.tolist(), self._files, strict=True):
-            first = end - len(file)
-            for begin in range(0, len(file), rows):
-                records = np.array(file[begin : begin + rows])
-                yield np.arange(first + begin, first + begin + len(records)), records
+        first = 0
+        for path in self._paths:
+            with path.open("rb") as file:
+                file.seek(HEAD)
+                while len(records := np.fromfile(file, self.record, rows)):
+                    yield np.arange(first, first + len(records)), records
+                    first += len(records)
 
     def signatures_of(self, documents: np.ndarray) -> np.ndarray:
         """The signatures of documents (n,) in any order, (n, permutations) uint32."""
@@ -180,8 +185,10 @@ class SignatureFiles:
         home = np.searchsorted(self._ends, documents, side="right")
         for number in np.unique(home).tolist():
             chosen = home == number
-            first = int(self._ends[number]) - len(self._files[number])
-            out[chosen] = self._files[number][field][documents[chosen] - first]
+            first = int(self._ends[number]) - self._lengths[number]
+            # Mapped for this moment only: what stays mapped counts as memory in use.
+            file = np.memmap(self._paths[number], self.record, mode="r", offset=HEAD)
+            out[chosen] = file[field][documents[chosen] - first]
         return out
 
 
@@ -202,13 +209,12 @@ def _told(settings: dict[str, Any]) -> str:
     return "{permutations} permutations of {ngram}-grams, seed {seed}".format(**settings)
 
 
-def _mapped(path: Path, record: np.dtype) -> np.ndarray:
+def _length(path: Path, record: np.dtype) -> int:
+    """How many documents a file holds."""
     size = path.stat().st_size - HEAD
     if size % record.itemsize:
         raise InputError(f"{path} ends within a document; write it again")
-    if size == 0:
-        return np.empty(0, record)
-    return np.memmap(path, record, mode="r", offset=HEAD)
+    return size // record.itemsize
 
 
 class SpilledKeys:
