@@ -348,6 +348,7 @@ def main() -> None:
     parser.add_argument("--input", type=Path, help="JSON Lines; made in a temporary folder else")
     arguments = parser.parse_args()
     start()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the build is ended, too
     if arguments.part == "make":
         made_input(arguments.input, arguments.gb)
         return

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
+import textwrap
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from minillm.errors import BackendError, InputError
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", textwrap.dedent(code)],
         check=False,
         env={**os.environ, "NUMBA_DISABLE_JIT": "0", **environment},
         capture_output=True,
@@ -161,3 +163,25 @@ with minillm.backend.use("numpy"):
     print(minillm.backend.name(), hasattr(minillm, "nothing"), hasattr(minillm, "__path__"))
 """
     assert python(code).stdout.split() == ["numpy", "False", "True"]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="what is freed is glibc's affair")
+@pytest.mark.parametrize("returned", [True, False])
+def test_freed_memory_goes_back_where_that_is_asked_for(returned: bool) -> None:
+    found = python(f"""
+        import resource
+        import numpy as np
+        from minillm import backend
+        if {returned}:
+            backend.return_freed_memory()
+        backend.keep_freed_memory()  # as the first kernel does
+        def resident():
+            return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+        before = resident()
+        arrays = [np.ones(2_000_000) for _ in range(10)]
+        assert resident() - before > 150e6
+        last = np.ones(300_000)
+        del arrays
+        print(resident() - before < 50e6)
+    """)
+    assert found.stdout.strip() == str(returned), found.stderr
