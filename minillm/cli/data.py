@@ -18,6 +18,7 @@ from minillm.data.masking import mask
 from minillm.data.progress import reporter
 from minillm.data.recipe import SECTIONS, Recipe
 from minillm.data.repair import normalise, repair
+from minillm.data.report import REPORT, write_report
 from minillm.data.tally import Tally
 from minillm.errors import InputError
 
@@ -57,6 +58,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     leaf.add_argument("corpus", type=Path, help="its folder")
     leaf.set_defaults(run=show)
 
+    leaf = leaves.add_parser("report", help="write the page about a corpus again")
+    leaf.add_argument("corpus", type=Path, help="its folder")
+    leaf.set_defaults(run=write_page)
+
     leaf = leaves.add_parser("check", help="whether a corpus is what its manifest says")
     leaf.add_argument("corpus", type=Path, help="its folder")
     leaf.set_defaults(run=check)
@@ -79,13 +84,18 @@ def build(arguments: argparse.Namespace) -> None:
         manifest = pipeline.build(recipe, arguments.out, executor, report)
     print()
     _print_table(manifest)
-    print(f"\nthe corpus is in {arguments.out}; {arguments.out / pipeline.MANIFEST} says how it"
-          " was made")  # fmt: skip
+    print(f"\nthe corpus is in {arguments.out}: {pipeline.MANIFEST} says how it was made,"
+          f" {REPORT} shows what was removed")  # fmt: skip
 
 
 def show(arguments: argparse.Namespace) -> None:
     """Print the table of a corpus."""
     _print_table(read_manifest(arguments.corpus))
+
+
+def write_page(arguments: argparse.Namespace) -> None:
+    """Write the page about a corpus."""
+    print(f"written: {write_report(arguments.corpus, read_manifest(arguments.corpus))}")
 
 
 def check(arguments: argparse.Namespace) -> int:

@@ -21,7 +21,7 @@ from typing import Any, Self
 import numpy as np
 
 from minillm import files
-from minillm.data.documents import Document, Rejected, from_line, to_line
+from minillm.data.documents import Document, Rejected, from_line, read_lines, to_line
 from minillm.data.tally import Tally
 
 RECORD = np.dtype([("offset", "<i8"), ("key", "<u8", (2,)), ("characters", "<u4")])
@@ -134,6 +134,21 @@ def _mapped(path: Path, record: np.dtype) -> np.ndarray:
     if path.stat().st_size == 0:
         return np.empty(0, record)
     return np.memmap(path, record, mode="r")
+
+
+def shard_files(folder: Path, suffix: str = ".jsonl") -> list[Path]:
+    """The files of a stage's shards that end so, in the order of the shards.
+
+    `.jsonl` are the documents that were kept, `.rejected.jsonl` the others.
+    """
+    found = {path: path.name.removesuffix(suffix) for path in folder.glob(f"*{suffix}")}
+    return sorted((path for path in found if found[path].isdigit()), key=lambda p: int(found[p]))
+
+
+def documents_in(folder: Path) -> Iterator[Document]:
+    """The documents that a stage kept, one at a time."""
+    for path in shard_files(folder):
+        yield from read_lines(path)
 
 
 # ------------------------------------------------------------------------------ what was done

@@ -1,6 +1,6 @@
 """The pipeline: raw files become a clean, unique corpus in token shards, and can be made again.
 
-    sources      the hash of every input file                        each file by itself
+    sources      the hash of every input file                        some files at a time
     clean        documents that read like text                       each piece of the input
     judged       who repeats whom, who is held out                   all together
     text         new, untainted documents with their split           each shard
@@ -12,9 +12,9 @@ Every shard's last file says that it is done, so a run that was killed goes on a
 that is not. Every stage's folder says what it was made from: where the recipe, the input or a model
 has changed, the stage is made again, and what lies before it is not.
 
-At the end stands `manifest.json`: sources with their hashes, recipe, counts, hashes of all that was
-made, and versions. It holds no times and no places, so the same input and recipe give the same
-manifest, whoever did the work and however often it was interrupted.
+At the end stand `report.html`, for people, and `manifest.json`: sources with their hashes, recipe,
+counts, hashes of all that was made, and versions. They hold no times and no places, so the same
+input and recipe give the same, whoever did the work and however often it was interrupted.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from minillm.data.judging import judge
 from minillm.data.labels import check_labels
 from minillm.data.progress import Progress
 from minillm.data.recipe import Recipe
+from minillm.data.report import REPORT, write_report
 from minillm.data.shards import INDEX, write_index
 from minillm.data.stages import Task
 from minillm.data.tally import Tally
@@ -103,13 +104,17 @@ class _Build:
             for piece in pieces
             for part in piece
         )
-        stamps = [(part.name, part.size, Path(part.path).stat().st_mtime_ns) for part in whole]
-
+        together = tuple(reading.grouped(list(whole), recipe.reading.piece_bytes))
+        stamps = [
+            [(part.name, part.size, Path(part.path).stat().st_mtime_ns) for part in piece]
+            for piece in together
+        ]
         hashed = self.stage("sources", {"stamps": stamps})
-        found = self.each(hashed, stages.hash_file, [
-            self.task(hashed, number, part.size, piece=(part,)) for number, part in enumerate(whole)
+        found = self.each(hashed, stages.hash_files, [
+            self.task(hashed, number, sum(part.size for part in piece), piece=piece)
+            for number, piece in enumerate(together)
         ])  # fmt: skip
-        sources = [one["source"] for one in found]
+        sources = [source for one in found for source in one["sources"]]
 
         cleaning = ("reading", "extraction", "language", "filters", "masking")
         clean = self.stage("clean", self.settings(*cleaning)
@@ -263,7 +268,7 @@ class _Build:
     # ------------------------------------------------------------------ manifest
 
     def finish(self, sources: list[dict[str, Any]], left_out: Any) -> dict[str, Any]:
-        """Write and return the manifest."""
+        """Write the report and the manifest; returns the manifest."""
         manifest = {
             "format": "minillm corpus 1",
             "sources": sources,
@@ -273,7 +278,11 @@ class _Build:
             "files": {name: self.files[name] for name in sorted(self.files)},
             "versions": versions(),
         }
-        files.write_text(self.out / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+        text, path = json.dumps(manifest, indent=2) + "\n", self.out / MANIFEST
+        known = path.exists() and path.read_text(encoding="utf-8") == text
+        if not known or not (self.out / REPORT).exists():
+            write_report(self.out, manifest)
+            files.write_text(path, text)
         return manifest
 
 

@@ -4,7 +4,7 @@ Each is a function of a task, which says where the shard is and what the recipe 
 files that `corpus.py` describes, the one that says "done" last. Nothing is returned but what was
 counted, so a task can run anywhere that sees the same folders.
 
-    hash_file   the hash of an input file
+    hash_files  the hashes of input files
     clean       a piece of the input: read, extract, normalise, tell the language, filter, mask
     select      a clean shard: without duplicates, contamination and text of low quality; split
     tokenize    the texts of a shard, as token ids
@@ -50,6 +50,7 @@ from minillm.data.tally import Step, Tally, length_bin
 from minillm.tokenizer.chat import SPECIAL_TOKENS
 
 SPLITS = ("train", "validation")
+QUALITY_BINS = 20  # of the histogram of qualities
 PASSAGES_AT_ONCE = 1 << 23  # characters whose suffixes are sorted, and as many before them
 Function = Callable[[list[Document], Step], list[Document | Rejected]]
 
@@ -73,15 +74,17 @@ class Task:
         return self.folder / f"{self.number:05d}.json"
 
 
-def hash_file(task: Task) -> dict[str, Any]:
-    """The hash of an input file; None where it cannot be read."""
-    (part,) = task.piece
-    try:
-        found = digest(Path(part.path))
-    except OSError:
-        found = None
-    about = {"name": part.name, "collection": part.collection, "bytes": part.size, "sha256": found}
-    return write_done(task.done, Tally(), [], source=about)
+def hash_files(task: Task) -> dict[str, Any]:
+    """The hashes of input files; None for one that cannot be read."""
+    sources = []
+    for part in task.piece:
+        try:
+            found = digest(Path(part.path))
+        except OSError:
+            found = None
+        about = {"name": part.name, "collection": part.collection, "bytes": part.size}
+        sources.append(about | {"sha256": found})
+    return write_done(task.done, Tally(), [], sources=sources)
 
 
 # -------------------------------------------------------------------------------------- clean
@@ -292,7 +295,12 @@ def _count_kept(document: Document, tally: Tally) -> None:
     if "language" in document.metadata:
         tally.count("languages", document.metadata["language"])
     if "quality" in document.metadata:
-        tally.count("quality", int(float(document.metadata["quality"]) * 20))
+        tally.count("quality", quality_bin(document))
+
+
+def quality_bin(document: Document) -> int:
+    """The bin of a document's quality, of `QUALITY_BINS` of one width; 1 is in the last."""
+    return min(int(float(document.metadata["quality"]) * QUALITY_BINS), QUALITY_BINS - 1)
 
 
 # ----------------------------------------------------------------------------------- tokenize

@@ -41,6 +41,11 @@ def test_a_corpus_is_made_shown_and_checked(folder, capsys):
     assert "files of no known kind, left out: 1 .png" in out
     assert (folder / "corpus" / "tokens" / "index.json").exists()
     assert run(capsys, "data", "show", folder / "corpus")[1] in out
+    page = folder / "corpus" / "report.html"
+    before = page.read_bytes()
+    page.unlink()
+    status, out, _ = run(capsys, "data", "report", folder / "corpus")
+    assert (status, out, page.read_bytes()) == (0, f"written: {page}\n", before)
     status, out, _ = run(capsys, "data", "check", folder / "corpus")
     assert (status, "files are as the manifest says" in out) == (0, True)
     (folder / "corpus" / "text" / "00000.jsonl").write_text("")

@@ -262,7 +262,7 @@ def test_a_build_that_was_interrupted_goes_on_and_ends_the_same(made, tmp_path, 
         return run
 
     with monkeypatch.context() as patch:
-        for name in ("hash_file", "clean", "select", "tokenize"):
+        for name in ("hash_files", "clean", "select", "tokenize"):
             patch.setattr(stages, name, pulled(getattr(stages, name)))
         with pytest.raises(Pulled):
             make(made / "in", tmp_path / "out")

@@ -11,6 +11,6 @@ one line that says why, and the rest goes on.
     streams.py   what they share: gzip and zstd, broken members, lines that are too long
 """
 
-from minillm.data.reading.pieces import Piece, Plan, plan, read, read_documents
+from minillm.data.reading.pieces import Piece, Plan, grouped, plan, read, read_documents
 
-__all__ = ["Piece", "Plan", "plan", "read", "read_documents"]
+__all__ = ["Piece", "Plan", "grouped", "plan", "read", "read_documents"]

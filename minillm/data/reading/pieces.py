@@ -69,7 +69,7 @@ def plan(sources: Mapping[str, Iterable[str | os.PathLike[str]]], config: Readin
         for path in map(Path, paths):
             for file, name in _files(path, left_out):
                 parts += _parts(file, name, collection, config)
-    return Plan(tuple(_grouped(parts, config.piece_bytes)), dict(sorted(left_out.items())))
+    return Plan(tuple(grouped(parts, config.piece_bytes)), dict(sorted(left_out.items())))
 
 
 def _files(path: Path, left_out: Counter[str]) -> Iterator[tuple[Path, str]]:
@@ -123,8 +123,8 @@ def _parts(file: Path, name: str, collection: str, config: ReadingConfig) -> Ite
         yield Part(path, name, collection, size)
 
 
-def _grouped(parts: Sequence[Part], size: int) -> Iterator[Piece]:
-    """Parts in the same order, small ones together."""
+def grouped(parts: Sequence[Part], size: int) -> Iterator[Piece]:
+    """Parts in the same order, small ones together, of about `size` bytes."""
     held: list[Part] = []
     for part in parts:
         if held and sum(p.size for p in held) + part.size > size:
