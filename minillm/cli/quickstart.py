@@ -4,7 +4,8 @@ The stages are functions in `stages.py`, called here one after the other. Each r
 before it left in the run folder, and what is there is not made again: a run that was stopped goes
 on where it was, and ends with the same bits.
 
-    collect      text/, questions.jsonl   Python's documentation, or files of the user's
+    collect      raw/, questions.jsonl    Python's documentation, or files of the user's
+    clean        corpus/, text/           the same through the data pipeline, which shows its table
     prepare      tokenizer.json, data/    a vocabulary, and the text in its tokens
     pretrain     checkpoints/             a model that continues text
     evaluate     (printed)                loss, perplexity and bits per byte on held-out text
@@ -64,6 +65,8 @@ def run(arguments: argparse.Namespace) -> None:
         stage("collect text")
         questions = stages.collect(out.path, arguments.text, arguments.questions, report.say)
         base = RunFolder(out.path / "pretrained") if questions else out
+        stage("clean: what is not worth learning, and what is there twice")
+        stages.clean(out.path, not arguments.text, report.say)
         stage("prepare: a vocabulary, and the text in its tokens")
         ready, tokenizer = stages.prepare_tokens(base, plan, report.say)
         stage("pretrain: predict the next token")

@@ -12,13 +12,18 @@ from pathlib import Path
 import numpy as np
 
 from minillm import files
+from minillm.cli.data import read_manifest, read_recipe
 from minillm.cli.plan import Plan
-from minillm.data import python_docs
+from minillm.data import pipeline, python_docs, summary
 from minillm.data import questions as question_files
 from minillm.data.batches import Batches
+from minillm.data.corpus import documents_in
 from minillm.data.documents import write_documents
+from minillm.data.progress import Progress
 from minillm.data.questions import Question
 from minillm.data.reading import read_documents
+from minillm.data.report import REPORT
+from minillm.data.tally import Tally
 from minillm.errors import InputError, counted
 from minillm.evaluation import perplexity
 from minillm.evaluation.answers import answers, is_right
@@ -55,14 +60,14 @@ class Announcer:
 def collect(
     folder: Path, text: Sequence[Path], questions_file: Path | None, say: Say
 ) -> list[Question]:
-    """Gather the text in `folder`/text, and the questions that can be taught about it.
+    """Gather the text in `folder`/raw, and the questions that can be taught about it.
 
     Without `text` it is Python's documentation, and the questions are made from it. Of other text
     no questions are made: they come from `questions_file`, or there are none.
     """
     sources = {"text": _resolved(text), "questions": _resolved([questions_file])}
     asked, known = folder / "questions.jsonl", folder / "sources.json"
-    if (folder / "text").exists():
+    if (folder / "raw").exists():
         if json.loads(known.read_text(encoding="utf-8")) != sources:
             raise InputError(f"{folder} holds a run on other text; choose a folder with --out")
         return question_files.load(asked) if asked.exists() else []
@@ -77,11 +82,38 @@ def collect(
     if questions:
         question_files.save(questions, asked)
     files.write_text(known, json.dumps(sources, indent=2) + "\n")
-    write_documents(folder / "text", documents)  # last: it says that the stage is done
+    write_documents(folder / "raw", documents)  # last: it says that the stage is done
     origin = ", ".join(map(str, text)) or "the documentation in Python's standard library"
     asked_of = counted(len(questions), "question")
     say(f"{counted(len(documents), 'document')} from {origin}, {asked_of} about them")
     return questions
+
+
+def clean(folder: Path, documentation: bool, say: Say) -> None:
+    """Make a corpus of `folder`/raw, show what was removed, and put what is left in `folder`/text.
+
+    The documentation has a recipe of its own; other text loses only what is there twice.
+    """
+    corpus, made = folder / "corpus", folder / "text"
+    if not made.exists():
+        name = "documentation" if documentation else "plain"
+        recipe = read_recipe(name, [str(folder / "raw")], {})
+        pipeline.build(recipe, corpus, report=_Told(say))
+        write_documents(made, documents_in(corpus / "text"))
+    for line in summary.table(Tally.from_json(read_manifest(corpus)["counts"])):
+        say(line)
+    say(f"examples of what was removed: {corpus / REPORT}")
+
+
+class _Told(Progress):
+    """Tells how the pipeline goes to whoever tells how the run goes."""
+
+    def __init__(self, tell: Say) -> None:
+        super().__init__()
+        self.tell = tell
+
+    def say(self, text: str) -> None:
+        self.tell(text)
 
 
 def prepare_tokens(run: RunFolder, plan: Plan, say: Say) -> tuple[Prepared, Tokenizer]:

@@ -8,7 +8,7 @@ paragraphs that read as sentences, joins each into one line, and leaves the rest
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 _PLAIN = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "—": "-", "–": "-", "\u00a0": " "})
 _MARKS = re.compile(r"(?<![\w*])\*(\w+)\*(?![\w*])|(?<=\S) \[\d+\]")  # *emphasis*, footnotes [4]
@@ -70,16 +70,6 @@ def is_prose(paragraph: str) -> bool:
     letters = sum(character.isalpha() for character in body)
     inked = sum(not character.isspace() for character in body)
     return len(words) >= LEAST_WORDS and letters >= LEAST_LETTERS * inked
-
-
-def without_repeats(paragraphs: Iterable[str], seen: set[str]) -> list[str]:
-    """The paragraphs not in `seen`, which then holds them too."""
-    fresh = []
-    for paragraph in paragraphs:
-        if paragraph not in seen:
-            seen.add(paragraph)
-            fresh.append(paragraph)
-    return fresh
 
 
 def first_sentence(paragraph: str) -> str:

@@ -53,14 +53,15 @@ class Entry:
     kind: str  # "topic", "module", "class", "function", or "functions" described together
     heading: str  # "os.path.join(a, *p)"
     summary: str  # the first sentence that is said about it
-    paragraphs: tuple[str, ...]  # its prose that was not met before, each paragraph on one line
+    paragraphs: tuple[str, ...]  # its prose, each paragraph on one line
     document: str  # "os.path": the module or chapter it belongs to
 
 
 def collect(library: Path | None = None) -> list[Entry]:
     """Every entry of the documentation, chapters first, then modules by name.
 
-    A paragraph is kept where it first appears: chapters include one another, classes quote theirs.
+    Nothing is left out for being there twice, though chapters include one another and classes quote
+    theirs: that is the data pipeline's work, which shows what it removed.
 
     Args:
         library: the folder of the standard library's sources; this Python's own by default.
@@ -69,14 +70,12 @@ def collect(library: Path | None = None) -> list[Entry]:
         InputError: where that folder holds no documentation (an embedded Python without sources).
     """
     library = library or Path(sysconfig.get_path("stdlib"))
-    seen: set[str] = set()
     entries = []
     for name, kind, heading, text, document in (*_topics(library), *_modules(library)):
         paragraphs = cleaning.prose(text)
         if paragraphs:
             summary = cleaning.first_sentence(paragraphs[0])
-            fresh = tuple(cleaning.without_repeats(paragraphs, seen))
-            entries.append(Entry(name, kind, heading, summary, fresh, document))
+            entries.append(Entry(name, kind, heading, summary, tuple(paragraphs), document))
     if not entries:
         raise InputError(
             f"this Python has no sources in {library} to take documentation from; "
@@ -89,9 +88,8 @@ def documents(entries: Sequence[Entry]) -> list[Document]:
     """One document per module or chapter: headings and prose, in the order of the entries."""
     texts: dict[str, list[str]] = {}
     for entry in entries:
-        if entry.paragraphs:
-            block = "\n".join((entry.heading, *entry.paragraphs))
-            texts.setdefault(entry.document, []).append(block)
+        block = "\n".join((entry.heading, *entry.paragraphs))
+        texts.setdefault(entry.document, []).append(block)
     return [Document("\n\n".join(blocks), source=name) for name, blocks in texts.items()]
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from minillm.cli import stages
+from minillm.data.reading import read_documents
 from minillm.training.checkpoint import RunFolder, load_run
 
 from .answering import SMALL, again, fails, run
@@ -14,7 +15,8 @@ def test_a_run_that_is_done_is_shown_again_and_not_made_again(finished, capsys):
     status, out, _ = run(capsys, *again(finished, finished / "run"))
     assert status == 0
     assert "1. collect text" in out
-    assert "7. examine" in out
+    assert "kept for train" in out
+    assert "8. examine" in out
     assert "right answers, word for word: 2 of 2 (100.0%)" in out
     assert "bits/byte" in out
     assert RunFolder(finished / "run").last().path.stat().st_mtime_ns == before
@@ -26,7 +28,8 @@ def test_a_run_that_was_stopped_goes_on_and_ends_with_the_same_bits(
     def pull_the_plug(*_, **__):
         raise KeyboardInterrupt
 
-    for stage in ("prepare", "train", "ChatBatches"):  # before each, and all before it done
+    # Before each of these, and all that comes before it done.
+    for stage in ("read_recipe", "documents_in", "prepare", "train", "ChatBatches"):
         with monkeypatch.context() as patch:
             patch.setattr(stages, stage, pull_the_plug)
             assert run(capsys, *again(finished, tmp_path / "run"))[0] == 130
@@ -61,7 +64,16 @@ def test_the_documentation_is_the_text_where_there_is_no_other(tmp_path, capsys)
     status, out, _ = run(capsys, "quickstart", "--out", tmp_path / "run", *tiny)
     assert status == 0
     assert "What does os.path.join do?" in out
-    assert (tmp_path / "run" / "text").is_dir()
+    assert "min_words" in out
+    assert "characters cut" in out
+    cleaned, raw = (
+        "".join(document.text for document in read_documents([tmp_path / "run" / place]))
+        for place in ("text", "raw")
+    )
+    assert 0.8 * len(raw) < len(cleaned) < 0.95 * len(raw)
+    assert "<email>" in cleaned
+    assert "<email>" not in raw
+    assert (tmp_path / "run" / "corpus" / "report.html").exists()
     assert RunFolder(tmp_path / "run" / "pretrained").last().step == 1
 
 

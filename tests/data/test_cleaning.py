@@ -63,9 +63,3 @@ def test_first_sentences() -> None:
     assert first("Test whether a path is absolute") == "Test whether a path is absolute."
     assert first("It is used to loop over elements:") == "It is used to loop over elements."
     assert first("Is it? Yes.") == "Is it?"
-
-
-def test_a_paragraph_is_kept_where_it_first_appears() -> None:
-    seen: set[str] = set()
-    assert cleaning.without_repeats(["a", "b", "a"], seen) == ["a", "b"]
-    assert cleaning.without_repeats(["b", "c"], seen) == ["c"]
