@@ -1,8 +1,12 @@
 """From three loops to a fast matrix product, one idea at a time, each of them timed.
 
 Run it:   python examples/09_fast_matmul.py
+          python examples/09_fast_matmul.py 960      # another size, a multiple of 96
+
+benchmarks/fast_matmul.py lets the same steps take turns, for a table of two sizes.
 """
 
+import sys
 import time
 
 import numpy as np
@@ -13,15 +17,18 @@ from minillm.kernels import matmul
 from minillm.kernels.packing import pack_groups
 from minillm.kernels.tile import multiply_tile, tile
 
-SIZE = 480
+SIZE = int(sys.argv[1]) if len(sys.argv) > 1 else 480
 rng = np.random.default_rng(0)
 a, b = (rng.standard_normal((SIZE, SIZE), dtype=np.float32) for _ in range(2))
 expected = a.astype(np.float64) @ b
-results = {}
+steps, results = {}, {}
+threads = backend.threads()
+backend.set_threads(1)  # until step 5
 
 
 def timed(name, product):
     """Check `product`, then print its best speed of a few calls; the first one compiles."""
+    steps[name] = product, backend.threads()
     out = np.zeros_like(a)
     product(a, b, out)
     assert np.allclose(out, expected, atol=2e-3), name
@@ -100,8 +107,6 @@ timed("register tiles, packed", lambda a, b, out: tiles(a, b, out, packed_a, pac
 # ------------------------------------------------------------------------------------------
 print("4. Blocks for the caches, any size and any strides: minillm/kernels/blocking.py. Such")
 print("   small matrices fit into the caches whole, so nothing is gained here yet.")
-threads = backend.threads()
-backend.set_threads(1)
 timed("cache blocks, one thread", lambda a, b, out: matmul.product(a, b, out=out))
 one = matmul.product(a, b)
 

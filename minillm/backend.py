@@ -160,14 +160,20 @@ def bfloat16_products(*arrays: Array) -> bool:
 
 
 def threads() -> int:
-    """Threads in use by kernels and BLAS: `set_threads`, else MINILLM_THREADS, else all cores."""
+    """Threads in use by kernels and BLAS: `set_threads`, else MINILLM_THREADS, else all cores.
+
+    Every product asks, so the environment is read once.
+    """
+    global _threads
     if _threads is None:
         wanted = os.environ.get("MINILLM_THREADS")
-        if wanted:
-            if not wanted.isdigit():
-                raise InputError(f"MINILLM_THREADS is {wanted!r}; it takes a whole number")
+        if not wanted:
+            _threads = _pool()
+        elif wanted.isdigit():
             set_threads(int(wanted))
-    return _threads or _pool()
+        else:
+            raise InputError(f"MINILLM_THREADS is {wanted!r}; it takes a whole number")
+    return _threads
 
 
 def cores() -> int:

@@ -47,27 +47,36 @@ def product_fast(a: Array, b: Array, out: Array, add: bool, packed: str) -> None
 @jit(reads=("short", "long"), parallel=True)
 def multiply_few(short, long, out, add, turned, tasks, span):
     """out[n, i, j] = or += short[n, i] . long[n, j]; `turned`: out[n, j, i]."""
-    count, few, depth = short.shape
-    many = long.shape[1]
+    if long.size * short.shape[1] < 2 * PART:  # waking a thread would take longer than the work
+        for task in range(len(long) * tasks):
+            multiply_part(short, long, out, add, turned, tasks, span, task)
+    else:
+        for task in prange(len(long) * tasks):
+            multiply_part(short, long, out, add, turned, tasks, span, task)
+
+
+@jit(forceinline=True)
+def multiply_part(short, long, out, add, turned, tasks, span, task):
+    """One task of `multiply_few`: one matrix, one in `tasks` of the rows of `long`."""
+    few, depth, many = short.shape[1], short.shape[2], long.shape[1]
+    n, part = task // tasks, task % tasks
     whole = depth // span  # vectors; the rest is padded with 0
-    for task in prange(count * tasks):
-        n, part = task // tasks, task % tasks
-        ends = np.zeros((1, few + 1, span), short.dtype)
-        end = np.zeros((1, 1, span), long.dtype)
+    ends = np.zeros((1, few + 1, span), short.dtype)
+    end = np.zeros((1, 1, span), long.dtype)
+    for k in range(whole * span, depth):
+        for i in range(few):
+            ends[0, i, k - whole * span] = short[n, i, k]
+    for j in range(many * part // tasks, many * (part + 1) // tasks):
         for k in range(whole * span, depth):
-            for i in range(few):
-                ends[0, i, k - whole * span] = short[n, i, k]
-        for j in range(many * part // tasks, many * (part + 1) // tasks):
-            for k in range(whole * span, depth):
-                end[0, 0, k - whole * span] = long[n, j, k]
-            for i in range(few):
-                total = dot(short, n, i, long, n, j, whole)
-                if whole * span < depth:
-                    total += dot(ends, 0, i, end, 0, 0, 1)
-                if turned:
-                    out[n, j, i] = out[n, j, i] + total if add else total
-                else:
-                    out[n, i, j] = out[n, i, j] + total if add else total
+            end[0, 0, k - whole * span] = long[n, j, k]
+        for i in range(few):
+            total = dot(short, n, i, long, n, j, whole)
+            if whole * span < depth:
+                total += dot(ends, 0, i, end, 0, 0, 1)
+            if turned:
+                out[n, j, i] = out[n, j, i] + total if add else total
+            else:
+                out[n, i, j] = out[n, i, j] + total if add else total
 
 
 def _dot_plain(a, n, i, b, m, j, vectors):
