@@ -243,6 +243,13 @@ def _keep_on_disk(dispatcher: Any, mark: Marked) -> None:
         pass
 
 
+def is_missing_on_disk(function: Any) -> bool:
+    """Whether code of a marked function could be on disk, but no earlier run has left any."""
+    kernel = function.compiled() if isinstance(function, Marked) else function
+    files = getattr(getattr(kernel, "_cache", None), "_cache_file", None)
+    return files is not None and not files._load_index()
+
+
 def _stamp(paths: set[str]) -> str:
     """What compiled code follows from: the sources, with the options they give, and the defaults.
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from minillm.cli import settings, stages
+from minillm.cli.ahead import compiled_ahead
 from minillm.cli.plan import SECTIONS, Plan
 from minillm.errors import counted
 from minillm.models import registry
@@ -60,7 +61,11 @@ def run(arguments: argparse.Namespace) -> None:
     name = arguments.text[0].resolve().stem if arguments.text else RECIPE
     out = RunFolder(arguments.out or Path("runs") / name)
     plan, lessons = read_plan(out, arguments.overrides)
-    with out.writing(), reporter() as report:
+    with (
+        out.writing(),
+        reporter() as report,
+        compiled_ahead(plan.model, plan.train, report.compiling) as kernels,
+    ):
         stage = stages.Announcer(report)
         stage("collect text")
         questions = stages.collect(out.path, arguments.text, arguments.questions, report.say)
@@ -70,6 +75,7 @@ def run(arguments: argparse.Namespace) -> None:
         stage("prepare: a vocabulary, and the text in its tokens")
         ready, tokenizer = stages.prepare_tokens(base, plan, report.say)
         stage("pretrain: predict the next token")
+        kernels.wait()
         model = stages.pretrain(base, ready, plan, report)
         stage("evaluate on text that it has not seen")
         stages.evaluate(base, model, tokenizer, report.say)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from minillm.cli import settings
+from minillm.cli.ahead import compiled_ahead
 from minillm.cli.plan import SECTIONS, Plan, differences, of_recipe, of_run
 from minillm.data.batches import Batches, PackedBatches
 from minillm.errors import InputError
@@ -68,10 +69,15 @@ def run(arguments: argparse.Namespace) -> int:
     """Train, or go on training; the exit status."""
     folder, plan, resumed = _find(arguments)
     started = time.monotonic()
-    with folder.writing(), reporter() as report:
+    with (
+        folder.writing(),
+        reporter() as report,
+        compiled_ahead(plan.model, plan.train, report.compiling) as kernels,
+    ):
         if not resumed:
             folder.begin(plan.to_dict())
         ready = prepare(folder, plan.data, plan.tokenizer, report.say)
+        kernels.wait()
         config = plan.model_for(ready.train.vocab_size)
         served = PackedBatches if plan.data.packing else Batches
         batches = served(ready.train, plan.train.batch_size, config.block_size, plan.train.seed)

@@ -57,7 +57,7 @@ def update_fast(
     eps: float, weight_decay: float, step: int, grad_scale: float = 1.0,
 ) -> None:  # fmt: skip
     scalars = _scalars(weight.dtype, lr, beta1, beta2, eps, weight_decay, step, grad_scale)
-    _update(weight.reshape(-1), flat(grad), m.reshape(-1), v.reshape(-1), scalars)
+    update_parts(weight.reshape(-1), flat(grad), m.reshape(-1), v.reshape(-1), scalars)
 
 
 @functools.lru_cache(maxsize=8)  # one step has the same ones for every matrix, and every vector
@@ -74,7 +74,7 @@ def _scalars(
 
 
 @jit(parallel=True)
-def _update(weight, grad, m, v, scalars):
+def update_parts(weight, grad, m, v, scalars):
     if weight.size < 2 * PART:
         _update_part(weight, grad, m, v, scalars)
     else:
