@@ -111,3 +111,4 @@ assert spans[:, 0].tolist() == list(range(1, len(pages)))  # the first copy stay
 assert left[0] == pages[0]
 assert len(repeated_passages(left, least_bytes=200)) == 0
 print("   nothing of 200 bytes stands twice any more")
+print("   (`minillm data build` does all of this to a corpus, and shows the copies in report.html)")

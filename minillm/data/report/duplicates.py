@@ -12,6 +12,7 @@ import numpy as np
 from minillm.data.corpus import Shards, forget_files, shard_files
 from minillm.data.dedup import similarities
 from minillm.data.report import page
+from minillm.errors import counted
 
 CLUSTERS = 5  # shown word by word
 
@@ -35,8 +36,8 @@ def section(corpus: Path, recipe: Mapping[str, Any]) -> str:
     roots, counts = np.unique(first[copies], return_counts=True)
     near = Counter(first[copies[exact[copies] == copies]].tolist())
     out = page.paragraph(
-        f"{len(roots):,} clusters of documents that are the same, or nearly; of each, one is kept,"
-        f" and {len(copies):,} copies go ({sum(near.values()):,} of them differ in some words)."
+        f"{counted(len(roots), 'cluster')} of documents that are the same, or nearly. One of each"
+        f" is kept; {len(copies):,} copies go, of which {sum(near.values()):,} differ in letters."
     )
     sizes = Counter(str(size) for size in (counts + 1).tolist())
     rows = [(int(size), sizes[size]) for size in sorted(sizes, key=int)]

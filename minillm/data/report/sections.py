@@ -20,7 +20,7 @@ from minillm.data.report import duplicates, page
 from minillm.data.stages import QUALITY_BINS, quality_bin
 from minillm.data.summary import KEPT, TOKENS, kept
 from minillm.data.tally import Step, Tally, bin_start
-from minillm.errors import InputError
+from minillm.errors import InputError, counted
 
 REPORT = "report.html"
 EXAMPLES = 3  # of each rule, and of what is kept
@@ -67,7 +67,7 @@ def render(corpus: Path, manifest: Mapping[str, Any]) -> str:
     came, stays = tally.steps.get("read", Step()), kept(tally)
     found = _rejected(corpus)
     opening = page.paragraph(
-        f"{came.documents:,} documents of {came.characters:,} characters came in;"
+        f"{counted(came.documents, 'document')} of {came.characters:,} characters came in;"
         f" {stays.documents:,} ({_share(stays.documents, came.documents)}) of"
         f" {stays.characters:,} characters ({_share(stays.characters, came.characters)}) are kept."
     )
@@ -164,8 +164,8 @@ def _rules(tally: Tally, recipe: Mapping[str, Any], found: _Found) -> str:
                              record.document.text)
                 for _, _, record in found.examples.get(rule, [])
             )  # fmt: skip
-            more = f" ({limit} wanted)" if limit else ""
-            examples += page.details(f"{rule}: {count:,} documents{more}, for example", inside)
+            said = f"{rule}: {counted(count, 'document')}" + (f" ({limit} wanted)" if limit else "")
+            examples += page.details(f"{said}, for example", inside)
     if not rows:
         return page.paragraph("No document was rejected.")
     head = ("rule", "step", "looks at", "wanted", "documents", "of all", "characters")

@@ -133,7 +133,7 @@ def test_copies_stand_side_by_side_with_what_differs_marked(made):
     copies = manifest["counts"]["steps"]["duplicates"]["rejected"]
     assert copies == {"exact_duplicate": 2, "near_duplicate": 1}
     assert "2 clusters of documents" in part
-    assert "3 copies go (1 of them differ" in part
+    assert "3 copies go, of which 1 differ" in part
     assert rows(text, "Duplicates")[1:] == [("2", "1"), ("3", "1")]
     assert part.count("letter by letter") == 1
     right = part.split("</pre>")[-2]
@@ -196,7 +196,7 @@ def test_a_corpus_of_nothing_has_a_page_that_says_so(tmp_path, text):
     make(tmp_path / "in.jsonl", tmp_path / "out")
     text = (tmp_path / "out" / REPORT).read_text()
     Reader(text)
-    assert "1 documents of" in text
+    assert "1 document of" in text
     assert "Nothing is kept." in text
     assert "No two documents are the same." in text
     make(tmp_path / "in.jsonl", tmp_path / "out", duplicates=DuplicatesConfig(False, None))
