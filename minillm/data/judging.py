@@ -7,7 +7,7 @@ between two stages, out of core, and written to files that every worker maps:
     exact.npy    the same for texts that agree letter by letter
     sharers.npy  which documents may share a passage with an earlier one (dedup/prints.py)
     held_below   a document is held out where the first half of its hash is below this number
-    ngrams.npy   the n-grams of the evaluation sets (contamination.py)
+    ngrams-N.npy the n-grams of the evaluation sets (contamination.py)
 
 Who is held out follows from the hash of the first of a document's near duplicates, the only one
 that stays. So the split does not depend on where a document lies, and no two documents that were
@@ -59,7 +59,7 @@ def judge(folder: Path, clean: Path, shards: int, recipe: Recipe) -> dict[str, A
     about = {"documents": len(everything), "held_below": held}
     if recipe.contamination.paths:
         texts = evaluation_texts(recipe.contamination.paths)
-        about["ngrams"] = write_index(folder / "ngrams.npy", texts, recipe.contamination.ngram)
+        about["ngrams"] = write_index(folder, texts, recipe.contamination.ngram)
     return about
 
 

@@ -50,7 +50,7 @@ from minillm.errors import InputError
 from minillm.tokenizer import BPETokenizer
 from minillm.tokenizer.chat import SPECIAL_TOKENS
 
-VERSION = 2  # of what the stages write; a new one makes all of it again
+VERSION = 3  # of what the stages write; a new one makes all of it again
 MANIFEST = "manifest.json"
 PACKAGES = ("numpy", "numba", "regex", "pyarrow", "zstandard", "warcio", "trafilatura",
             "resiliparse", "ftfy")  # fmt: skip

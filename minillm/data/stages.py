@@ -252,9 +252,8 @@ def selecting_steps(
         before = texts_before(pairs, begin, end, text_of, PASSAGES_AT_ONCE)
         steps.append(("passages", lambda documents, notes: _cut(documents, before, least, notes)))
     if recipe.contamination.paths:
-        index = np.load(task.judged / "ngrams.npy", mmap_mode="r")
-        ngram = recipe.contamination.ngram
-        steps.append(("contamination", lambda documents, _: _untainted(documents, index, ngram)))
+        index = contamination.read_index(task.judged)
+        steps.append(("contamination", lambda documents, _: _untainted(documents, index)))
     if recipe.quality.model:
         steps.append(("quality", lambda documents, _: tell_quality(documents, recipe.quality)))
     return steps
@@ -279,9 +278,9 @@ def _cut(
 
 
 def _untainted(
-    documents: list[Document], index: np.ndarray, ngram: int
+    documents: list[Document], index: list[contamination.Ngrams]
 ) -> list[Document | Rejected]:
-    counts = contamination.shared([document.text for document in documents], index, ngram)
+    counts = contamination.shared([document.text for document in documents], index)
     return [
         Rejected(document, "contamination", int(count)) if count else document
         for document, count in zip(documents, counts, strict=True)
