@@ -23,7 +23,7 @@ from minillm.kernels.processor import WORD
 from minillm.kernels.tile import WRITER, per_word, tile
 
 FEW = 8  # more rows than this are better packed
-PART = 1 << 15  # multiplications that one task does at least
+PART = 1 << 16  # multiplications that one task does at least: some 5 us
 
 
 def suits(a: Array, b: Array) -> bool:
