@@ -1,7 +1,8 @@
 """Tokenizers: training, encoding and decoding beside rustbpe, tiktoken and Hugging Face tokenizers.
 
-    python benchmarks/tokenizer.py            everything but the last (a few minutes)
-    python benchmarks/tokenizer.py train      one part: train, encode, decode, worst, words, memory
+    python benchmarks/tokenizer.py            everything but the last two (a few minutes)
+    python benchmarks/tokenizer.py train      one part: train, encode, decode, worst, words, ids, memory
+    python benchmarks/tokenizer.py ids        the peers' ids, on every text below MINILLM_DATA
     python benchmarks/tokenizer.py memory     peak memory of training on a file of 2 GB
 
 The text is the source of Python's standard library and, where MINILLM_DATA names a folder with a
@@ -16,6 +17,7 @@ import os
 os.environ["RAYON_NUM_THREADS"] = "2"  # Hugging Face's and rustbpe's threads; read when they load
 os.environ["TOKENIZERS_PARALLELISM"] = "true"
 
+import gzip
 import importlib.util
 import random
 import statistics
@@ -24,15 +26,17 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from _common import THREADS, row, start, table
 
 from minillm.tokenizer import BPETokenizer, patterns, scanner
 from minillm.tokenizer.bpe_counting import count_words
-from minillm.tokenizer.formats import hugging_face, rank_files
+from minillm.tokenizer.formats import gpt2_files, hugging_face, rank_files
 
 VOCAB = 32_768
 SIZE = 32_000_000
@@ -42,9 +46,9 @@ PEERS = [name for name in ("rustbpe", "tiktoken", "tokenizers") if importlib.uti
 def main() -> None:
     parts = {
         "train": training, "encode": encoding, "decode": decoding, "worst": worst, "words": words,
-        "memory": memory,
+        "ids": ids, "memory": memory,
     }  # fmt: skip
-    wanted = sys.argv[1:] or [name for name in parts if name != "memory"]
+    wanted = sys.argv[1:] or [name for name in parts if name not in ("ids", "memory")]
     start(*PEERS)
     for name in wanted:
         parts[name]()
@@ -126,9 +130,14 @@ def train_hugging_face(documents: list[str]) -> None:
 # ------------------------------------------------------------------ encoding and decoding
 
 
-def trained(documents: list[str]) -> tuple[BPETokenizer, object, object]:
+def trained(documents: list[str]) -> tuple[BPETokenizer, Any, Any]:
     """The same vocabulary three times: ours, tiktoken's and Hugging Face's (None where missing)."""
     ours = BPETokenizer.train(documents, VOCAB, ())
+    return ours, *written(ours)
+
+
+def written(ours: BPETokenizer) -> tuple[Any, Any]:
+    """Our vocabulary as tiktoken's and Hugging Face's (None where missing), through their files."""
     theirs: dict[str, object] = {}
     with tempfile.TemporaryDirectory() as folder:
         if "tiktoken" in PEERS:
@@ -137,7 +146,7 @@ def trained(documents: list[str]) -> tuple[BPETokenizer, object, object]:
 
             rank_files.write(ours, f"{folder}/ranks.tiktoken")
             theirs["tiktoken"] = tiktoken.Encoding(
-                "ours", pat_str=patterns.PATTERNS["gpt4"], special_tokens={},
+                "ours", pat_str=patterns.PATTERNS[ours.pattern], special_tokens={},
                 mergeable_ranks=load_tiktoken_bpe(f"{folder}/ranks.tiktoken"),
             )  # fmt: skip
         if "tokenizers" in PEERS:
@@ -145,7 +154,7 @@ def trained(documents: list[str]) -> tuple[BPETokenizer, object, object]:
 
             hugging_face.write(ours, f"{folder}/tokenizer.json")
             theirs["hf"] = tokenizers.Tokenizer.from_file(f"{folder}/tokenizer.json")
-    return ours, theirs.get("tiktoken"), theirs.get("hf")
+    return theirs.get("tiktoken"), theirs.get("hf")
 
 
 def encoding() -> None:
@@ -240,6 +249,55 @@ def words() -> None:
         (ours,) = rates(len(text), lambda name=name: scanner.word_ends(text, name))
         (regex,) = rates(len(part), lambda name=name: list(patterns.split(part, name)), turns=1)
         row(name, ours, regex, ours / regex)
+
+
+# ------------------------------------------------------------------ the same ids
+
+
+def ids() -> None:
+    """Whether the peers give our ids: GPT-2's vocabulary and one learned here, on every text."""
+    folder = Path(os.environ.get("MINILLM_DATA", "/nowhere"))
+    gpt2 = folder / "tokenizers" / "gpt2"
+    tokenizers = {"learned here": BPETokenizer.train("".join(corpus())[: SIZE // 4], VOCAB, ())}
+    if gpt2.is_dir():
+        tokenizers["GPT-2's"] = gpt2_files.read(gpt2 / "encoder.json", gpt2 / "vocab.bpe")
+    found = dict(texts(folder))
+    size = sum(map(len, found.values())) / 1e6
+    table(f"{len(found)} texts, {size:.1f} MB, vocabulary", "ids", "tiktoken", "Hugging Face")
+    for name, ours in tokenizers.items():
+        total, peers = 0, as_peers(ours)
+        wrong = dict.fromkeys(peers, 0)
+        for data in found.values():
+            text = data.decode("utf-8", "replace")
+            total += len(ours.encode_array(text))
+            for peer, (encode, special) in peers.items():
+                wrong[peer] += encode(text) != ours.encode(text, special)
+        marks = [f"{wrong[peer]} differ" if peer in peers else "" for peer in ("tiktoken", "hf")]
+        row(name, float(total), *marks)
+
+
+def as_peers(ours: BPETokenizer) -> dict[str, tuple[Callable[[str], list[int]], str]]:
+    """How the peers that are there encode with our vocabulary, and what of it may be special."""
+    tiktoken, hf = written(ours)
+    peers: dict[str, tuple[Callable[[str], list[int]], str]] = {}
+    if tiktoken:
+        peers["tiktoken"] = tiktoken.encode_ordinary, "none"
+    if hf:
+        peers["hf"] = lambda text: hf.encode(text).ids, "all"
+    return peers
+
+
+def texts(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Every text below `folder`, whole: files, and what lies packed in .gz and .zip."""
+    for path in sorted(folder.rglob("*")):
+        if path.suffix == ".zip":
+            with zipfile.ZipFile(path) as pack:
+                yield from ((f"{path}/{name}", pack.read(name)) for name in pack.namelist())
+        elif path.is_file():
+            data = path.read_bytes()
+            data = gzip.decompress(data) if path.suffix == ".gz" else data
+            if b"\0" not in data[:1000]:
+                yield str(path), data
 
 
 # ------------------------------------------------------------------ memory

@@ -104,16 +104,17 @@ def train(args: argparse.Namespace) -> None:
         )  # fmt: skip
     elif args.kind == "unigram":
         made = tokenizer.SentencePieceTokenizer.train(
-            args.files, args.vocab_size, special, progress=progress
+            args.files, args.vocab_size, special, errors=args.errors, progress=progress
         )
+    elif args.kind == "wordpiece":
+        made = tokenizer.WordPieceTokenizer.train(
+            args.files, args.vocab_size, special, errors=args.errors,
+            min_frequency=args.min_frequency,
+        )  # fmt: skip
     else:
         text = b"".join(read_bytes(path, args.errors) for path in args.files)
         if args.kind == "char":
             made = tokenizer.CharTokenizer.train(text, special)
-        elif args.kind == "wordpiece":
-            made = tokenizer.WordPieceTokenizer.train(
-                text, args.vocab_size, special, min_frequency=args.min_frequency
-            )
         else:
             made = tokenizer.WordTokenizer.train(text, args.vocab_size, special, args.min_frequency)
     made.save(args.out)

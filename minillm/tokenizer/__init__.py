@@ -4,6 +4,9 @@ base.py         what every tokenizer can do
 char.py         one id per character
 word.py         one id per word
 bpe.py          byte pairs, the algorithm first in plain Python; bpe_*.py make it fast
+wordpiece.py    pieces of words, the longest first (BERT)
+sentencepiece.py  pieces that may hold spaces: unigram (unigram.py) and BPE by scores
+normalizing.py  what is done to a text before it is cut
 patterns.py     how texts are cut into words before pairs are merged; scanner.py makes it fast
 streaming.py    text from ids that arrive one by one
 chat.py         conversations as ids and loss mask

@@ -36,6 +36,7 @@ class Tokenizer(ABC):
 
     kind: ClassVar[str]  # its name in saved files
     special_tokens: dict[str, int]
+    front = b""  # what decoding takes off the front of a text: it stands before words, between them
 
     # ------------------------------------------------------------------ what a kind brings
 
@@ -87,10 +88,16 @@ class Tokenizer(ABC):
         if not allowed:
             return self._encode(data)
         parts = [
-            np.array([allowed[piece]], np.int32) if special else self._encode(piece)
-            for piece, special in split_special(data, allowed)
+            np.array([allowed[piece]], np.int32) if special
+            else self._encode_later(piece) if number
+            else self._encode(piece)
+            for number, (piece, special) in enumerate(split_special(data, allowed))
         ]
         return np.concatenate(parts) if parts else np.empty(0, np.int32)
+
+    def _encode_later(self, data: bytes) -> np.ndarray:
+        """`_encode` of what stands behind a special token."""
+        return self._encode(data)
 
     def encode_batch(
         self, texts: Iterable[Text], allowed_special: str | Collection[str] = "none"
@@ -141,7 +148,7 @@ class Tokenizer(ABC):
 
     def _decode(self, ids: Ids) -> bytes | memoryview:
         """`decode_bytes`, or the memory that holds them."""
-        return b"".join(map(self.token_bytes, to_ids(ids).tolist()))
+        return b"".join(map(self.token_bytes, to_ids(ids).tolist())).removeprefix(self.front)
 
     def decode(self, ids: Ids, errors: str = "replace") -> str:
         """The text that `ids` stand for.

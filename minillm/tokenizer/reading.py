@@ -17,7 +17,7 @@ import numpy as np
 
 from minillm.errors import InputError
 from minillm.jit import jit
-from minillm.tokenizer.base import Text, check_utf8, to_bytes
+from minillm.tokenizer.base import Text, check_utf8, to_bytes, to_text
 from minillm.tokenizer.queue import grown
 from minillm.tokenizer.scanner import classes, sure_start
 
@@ -52,6 +52,21 @@ def blocks_of(source: Source, errors: str) -> Iterator[bytes]:
         raise InputError(f"cannot read {source}: {error.strerror}") from error
     if rest:
         yield check_utf8(rest, errors, source, offset)
+
+
+def lines_of(source: Source, errors: str) -> Iterator[str]:
+    """The text in lines, each with its newline, wherever blocks end."""
+    parts: list[str] = []
+    for block in blocks_of(source, errors):
+        begun, newline, text = to_text(block).partition("\n")
+        parts.append(begun + newline)
+        if newline:
+            yield "".join(parts)
+            *lines, rest = text.split("\n")
+            yield from (line + "\n" for line in lines)
+            parts = [rest]
+    if any(parts):
+        yield "".join(parts)
 
 
 def _whole_characters(block: bytes) -> int:

@@ -19,30 +19,32 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from minillm.errors import InputError
-from minillm.tokenizer.base import Ids, Text, Tokenizer, number_special, to_text
+from minillm.tokenizer.base import Text, Tokenizer, number_special, to_text
 from minillm.tokenizer.bpe_counting import Progress
 from minillm.tokenizer.bpe_encoding import Machine, build_machine
 from minillm.tokenizer.bpe_texts import encode_texts
 from minillm.tokenizer.charsmap import CharsMap
-from minillm.tokenizer.reading import blocks_of
+from minillm.tokenizer.normalizing import compiled
+from minillm.tokenizer.reading import lines_of
 from minillm.tokenizer.scanner import WHOLE
 from minillm.tokenizer.unigram import PENALTY, best_cut, trie_of
 from minillm.tokenizer.unigram_training import learn_pieces
-from minillm.tokenizer.vocabulary import Tokens, merges_of_ranks
+from minillm.tokenizer.vocabulary import Tokens, merges_of_ranks, merges_that_happen
 
 SPACE = "▁"
 UNKNOWN = "<unk>"
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 _WORD = re.compile(f"{SPACE}?[^{SPACE}]+|{SPACE}+")
 _SPACES = re.compile(" {2,}")
+_CUT = re.compile(f"{SPACE}?[^{SPACE}]+|{SPACE}")  # every space begins a word
 
 
 @dataclass(frozen=True)
@@ -50,14 +52,17 @@ class Spaces:
     """What happens to a text before it is cut.
 
     prefix: a space is put in front of texts that are not empty; twice: even of those that start
-    with one. collapse: runs of spaces become one, and those at both ends go. normal_form: a Unicode
-    form that texts are brought to first, "" for none.
+    with one; first: but not to what stands behind a special token. collapse: runs of spaces become
+    one, and those at both ends go. normal_form: a Unicode form that texts are brought to first, ""
+    for none. split: no piece reaches over a space; every word is cut by itself.
     """
 
     prefix: bool = True
     twice: bool = True
     collapse: bool = False
     normal_form: str = ""
+    first: bool = False
+    split: bool = False
 
     def mark(self, text: str) -> str:
         """`text` ready to be cut, with ▁ for spaces."""
@@ -68,7 +73,8 @@ class Spaces:
         text = text.replace(" ", SPACE)
         if self.prefix and text and (self.twice or not text.startswith(SPACE)):
             text = SPACE + text
-        return text
+        # SentencePiece itself takes any ▁ at the end for a space.
+        return text.rstrip(SPACE) if self.collapse and self.twice else text
 
 
 class SentencePieceTokenizer(Tokenizer):
@@ -94,6 +100,9 @@ class SentencePieceTokenizer(Tokenizer):
         unknown: int = 0,
         spaces: Spaces | None = None,
         charsmap: bytes = b"",
+        defined: Collection[str] = (),
+        merges: Iterable[tuple[int, int]] | None = None,
+        steps: Iterable[Mapping[str, Any]] = (),
     ) -> None:
         """A tokenizer of a given vocabulary.
 
@@ -105,6 +114,11 @@ class SentencePieceTokenizer(Tokenizer):
             unknown: the id of unknown characters.
             spaces: what happens to a text before it is cut.
             charsmap: SentencePiece's table of characters to replace (`charsmap.py`).
+            defined: pieces defined by hand: wherever a text has one, it is a token, and neither
+                normalised nor merged.
+            merges: for BPE, the pairs of ids that merge, in order; None: any two pieces that
+                together are a piece, the one with the highest score first.
+            steps: what is done to a text before all that (`normalizing.py`).
         """
         if model not in ("unigram", "bpe"):
             raise InputError(f"the model is 'unigram' or 'bpe', not {model!r}")
@@ -120,6 +134,11 @@ class SentencePieceTokenizer(Tokenizer):
         self.special_tokens = dict(special_tokens or {})
         self.spaces = spaces or Spaces()
         self.charsmap = CharsMap(charsmap) if charsmap else None
+        self.front = b" " if self.spaces.prefix else b""
+        self.defined = sorted(defined, key=lambda piece: (-len(piece), piece))
+        self.merges = None if merges is None else [(int(a), int(b)) for a, b in merges]
+        self.steps = [dict(step) for step in steps]
+        self._prepare = compiled(self.steps)
         held = {*self.special_tokens.values(), unknown}
         self._bytes: dict[int, int] = {}  # byte to id
         self._text: dict[bytes, int] = {}  # pieces that may be found in a text
@@ -133,6 +152,14 @@ class SentencePieceTokenizer(Tokenizer):
             raise InputError(f"the vocabulary has {len(self._bytes)} of the 256 pieces for bytes")
         if not self._text:
             raise InputError("the vocabulary has no pieces of text")
+        for a, b in self.merges or ():
+            both = [self.pieces[z] if 0 <= z < len(self.pieces) else "" for z in (a, b)]
+            if not all(both) or "".join(both).encode() not in self._text:
+                raise InputError(f"merge of ids {a} and {b} makes {''.join(both)!r}, no piece")
+        known = set(self.pieces)
+        for piece in self.defined:
+            if not piece or piece not in known:
+                raise InputError(f"{piece!r} is defined by hand, but not in the vocabulary")
 
     @classmethod
     def train(
@@ -143,6 +170,7 @@ class SentencePieceTokenizer(Tokenizer):
         *,
         normal_form: str = "NFKC",
         longest: int = 16,
+        errors: str = "strict",
         progress: Progress | None = None,
     ) -> SentencePieceTokenizer:
         """Learn a unigram vocabulary: see `unigram_training.py`.
@@ -153,13 +181,14 @@ class SentencePieceTokenizer(Tokenizer):
             special_tokens: spellings that get ids of their own.
             normal_form: the Unicode form that texts are brought to.
             longest: no piece has more characters.
+            errors: for files that are not UTF-8: "strict" or "replace".
             progress: called with (stage, done, total) after every round.
         """
         spaces = Spaces(prefix=True, twice=False, collapse=True, normal_form=normal_form)
         words: Counter[str] = Counter()
         for source in [texts] if isinstance(texts, str | bytes | os.PathLike) else texts:
-            for block in blocks_of(source, "strict"):
-                for line in to_text(block).splitlines():
+            for text in lines_of(source, errors):
+                for line in text.splitlines():
                     words.update(_WORD.findall(spaces.mark(line)))
         if not words:
             raise InputError("the text is empty: there is nothing to learn a vocabulary from")
@@ -171,44 +200,107 @@ class SentencePieceTokenizer(Tokenizer):
 
     # ---------------------------------------------------------------- encoding
 
+    @property
+    def has_bytes(self) -> bool:
+        """Whether there are pieces for bytes."""
+        return bool(self._bytes)
+
     @cached_property
     def _trie(self) -> tuple[np.ndarray, np.ndarray]:
         return trie_of(self._text)
 
     @cached_property
-    def _machine(self) -> Machine:
-        """The BPE model: tokens are the UTF-8 of pieces, symbols those of one character."""
+    def _tokens(self) -> Tokens:
+        """The UTF-8 of the pieces that a text may have."""
         tokens: Tokens = [None] * len(self.pieces)
         for piece, number in self._text.items():
             tokens[number] = piece
-        symbols = [number for piece, number in self._text.items() if len(piece.decode()) == 1]
-        order = sorted(
-            (number for number in self._text.values() if len(self.pieces[number]) > 1),
-            key=lambda number: -self.scores[number],
-        )
-        merges = merges_of_ranks(tokens, self._text, symbols, order)
+        return tokens
+
+    @cached_property
+    def _letters(self) -> list[int]:
+        """Pieces of one character."""
+        return [number for piece, number in self._text.items() if len(piece.decode()) == 1]
+
+    @cached_property
+    def all_merges(self) -> np.ndarray:
+        """The pairs of ids that merge, in order, (M, 2) int32."""
+        if self.merges is not None:
+            made = [self._text[(self.pieces[a] + self.pieces[b]).encode()] for a, b in self.merges]
+            ranks = [*range(len(made))]
+            for number in range(1, len(made)):  # ways to make the same piece have the same rank
+                if made[number] == made[number - 1]:
+                    ranks[number] = ranks[number - 1]
+            return merges_that_happen(self._tokens, self._letters, self.merges, made, ranks)
+        longer = set(self._text.values()) - set(self._letters) - set(self._defined_ids.values())
+        order = sorted(longer, key=lambda number: (-self.scores[number], number))
+        return merges_of_ranks(self._tokens, self._text, self._letters, order)
+
+    @cached_property
+    def _machine(self) -> Machine:
+        """The BPE model: tokens are the UTF-8 of pieces, symbols those of one character."""
+        tokens, merges = self._tokens, self.all_merges
         made = np.array(
             [self._text[(tokens[a] or b"") + (tokens[b] or b"")] for a, b in merges.tolist()],
             np.int32,
         )
         single = np.array([self._bytes.get(byte, self.unknown) for byte in range(256)], np.int32)
-        alone = np.array(sorted({*symbols, *single.tolist()}), np.int32)
+        alone = np.array(sorted({*self._letters, *single.tolist()}), np.int32)
         return build_machine(tokens, alone, merges, made, single, whole_words=False)
 
     def _encode(self, data: bytes) -> np.ndarray:
-        text = to_text(data)
+        return self._encode_marked(self._mark(to_text(data), self.spaces))
+
+    def _encode_later(self, data: bytes) -> np.ndarray:
+        spaces = replace(self.spaces, prefix=False) if self.spaces.first else self.spaces
+        return self._encode_marked(self._mark(to_text(data), spaces))
+
+    def _encode_marked(self, marked: str) -> np.ndarray:
+        """The ids of a text that is normalised."""
+        cut = self._merge if self.model == "bpe" else self._cut
+        words = _CUT.findall(marked) if self.spaces.split else [marked] if marked else []
+        return np.concatenate([np.empty(0, np.int32), *map(cut, words)])
+
+    def _mark(self, text: str, spaces: Spaces) -> str:
+        """`text` normalised, with ▁ for spaces."""
+        text = self._prepare(text)
         if self.charsmap:
-            text = self.charsmap.apply(text)
-        marked = self.spaces.mark(text).encode()
-        if not marked:
-            return np.empty(0, np.int32)
-        if self.model == "bpe":
-            array = np.frombuffer(marked, np.uint8)
-            ids, _, _ = encode_texts(self._machine, WHOLE, array, [len(marked)])
-            return self._fused(ids)
+            keep = set(self.defined)
+            text = "".join(
+                part if part in keep else self.charsmap.apply(part) for part in self._parts(text)
+            )
+        return spaces.mark(text)
+
+    def _parts(self, text: str) -> list[str]:
+        """`text` cut at the pieces defined by hand, which are parts of their own."""
+        if not self.defined:
+            return [text]
+        return [part for part in self._defined.split(text) if part]
+
+    @cached_property
+    def _defined(self) -> re.Pattern[str]:
+        return re.compile("(" + "|".join(map(re.escape, self.defined)) + ")")
+
+    def _merge(self, marked: str) -> np.ndarray:
+        """The ids of a text under the BPE model."""
+        ids = []
+        for part in self._parts(marked):
+            data = np.frombuffer(part.encode(), np.uint8)
+            if part in self._defined_ids:
+                ids.append(np.array([self._defined_ids[part]], np.int32))
+            else:
+                ids.append(encode_texts(self._machine, WHOLE, data, [len(data)])[0])
+        return self._fused(np.concatenate(ids))
+
+    @cached_property
+    def _defined_ids(self) -> dict[str, int]:
+        return {piece: self._text[piece.encode()] for piece in self.defined}
+
+    def _cut(self, text: str) -> np.ndarray:
+        """The ids of a text under the unigram model."""
+        marked = text.encode()
         trie, piece_ids = self._trie
-        known = self.scores[list(self._text.values())]
-        cut = best_cut(trie, piece_ids, self.scores, float(known.min()) - PENALTY, marked)
+        cut = best_cut(trie, piece_ids, *self._odds, marked)
         if not self._bytes:
             return self._fused(np.where(cut[:, 0] < 0, self.unknown, cut[:, 0]).astype(np.int32))
         ids, place = [], 0
@@ -217,6 +309,19 @@ class SentencePieceTokenizer(Tokenizer):
             ids += [piece] if piece >= 0 else [self._bytes[byte] for byte in part]
             place += size
         return np.array(ids, np.int32)
+
+    @cached_property
+    def _odds(self) -> tuple[np.ndarray, float]:
+        """The scores that decide, and that of an unknown character.
+
+        A piece defined by hand gets more than any other pieces of its bytes could have together.
+        """
+        known = list(self._text.values())
+        scores = self.scores.copy()
+        others = sorted(set(known) - set(self._defined_ids.values())) or known
+        for piece, number in self._defined_ids.items():
+            scores[number] = len(piece.encode()) * self.scores[others].max() - 0.1
+        return scores, float(self.scores[others].min()) - PENALTY
 
     def _fused(self, ids: np.ndarray) -> np.ndarray:
         """`ids` with runs of the unknown piece as one."""
@@ -237,10 +342,6 @@ class SentencePieceTokenizer(Tokenizer):
             return bytes([int(byte[1], 16)])
         return self.pieces[token].replace(SPACE, " ").encode()
 
-    def _decode(self, ids: Ids) -> bytes:
-        data = bytes(super()._decode(ids))
-        return data.removeprefix(b" ") if self.spaces.prefix else data
-
     def _size(self) -> int:
         return len(self.pieces)
 
@@ -249,6 +350,9 @@ class SentencePieceTokenizer(Tokenizer):
             "model": self.model,
             "unknown": self.unknown,
             "spaces": asdict(self.spaces),
+            "defined": self.defined,
+            "merges": self.merges,
+            "steps": self.steps,
             "charsmap": base64.b64encode(self.charsmap.table).decode() if self.charsmap else "",
             "pieces": self.pieces,
             "scores": self.scores.tolist(),
@@ -266,4 +370,7 @@ class SentencePieceTokenizer(Tokenizer):
             int(content["unknown"]),
             Spaces(**content["spaces"]),
             base64.b64decode(content["charsmap"]),
+            [str(piece) for piece in content.get("defined", ())],
+            content.get("merges"),
+            content.get("steps", ()),
         )

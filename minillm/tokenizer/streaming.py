@@ -11,7 +11,8 @@ class StreamDecoder:
     """Turns ids into text as they come.
 
     A token of a byte-level vocabulary may end in the middle of a UTF-8 character. The bytes of the
-    unfinished character wait here until the next ids complete it.
+    unfinished character wait here until the next ids complete it. All pieces of text together are
+    what `Tokenizer.decode` gives.
 
     >>> from minillm.tokenizer.bpe import BPETokenizer
     >>> stream = StreamDecoder(BPETokenizer.of_bytes())
@@ -22,13 +23,18 @@ class StreamDecoder:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self._begun = False
 
     def push(self, token: int) -> str:
         """The text that `token` completes; empty while a character is unfinished."""
-        return self._utf8.decode(self.tokenizer.token_bytes(int(token)))
+        data = self.tokenizer.token_bytes(int(token))
+        if data and not self._begun:
+            data, self._begun = data.removeprefix(self.tokenizer.front), True
+        return self._utf8.decode(data)
 
     def finish(self) -> str:
         """What is left at the end: U+FFFD for an unfinished character, else nothing."""
         rest = self._utf8.decode(b"", final=True)
         self._utf8.reset()
+        self._begun = False
         return rest

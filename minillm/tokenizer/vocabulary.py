@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -88,6 +88,20 @@ def merges_of_ranks(
                 pairs.append((left, right))
                 made.append(number)
                 ranks.append(place)
+    return merges_that_happen(tokens, symbols, pairs, made, ranks)
+
+
+def merges_that_happen(
+    tokens: Tokens,
+    symbols: Iterable[int],
+    pairs: Sequence[tuple[int, int]],
+    made: Sequence[int],
+    ranks: Sequence[int],
+) -> np.ndarray:
+    """Of `pairs`, which make the tokens `made` at rising `ranks`, those that encoding meets.
+
+    Returns (M, 2) int32, one for each token that any text is encoded as, in order.
+    """
     known, _, _, early = choose_merges(
         np.array(pairs, np.int32).reshape(-1, 2),
         np.array(made, np.int32),
@@ -99,6 +113,7 @@ def merges_of_ranks(
         raise InputError(
             f"token {tokens[made[early]]!r} is out of order: it comes before one of its parts"
         )
+    order = dict.fromkeys(made)  # each once
     return np.array(
         [known[z, [LEFT, RIGHT]] for z in order if known[z, LEFT] >= 0], np.int32
     ).reshape(-1, 2)

@@ -19,6 +19,7 @@ arXiv:1810.04805; https://github.com/google-research/bert, tokenization.py.
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable
@@ -28,8 +29,9 @@ from typing import Any
 import numpy as np
 
 from minillm.errors import InputError
-from minillm.tokenizer.base import Text, Tokenizer, to_bytes, to_text
+from minillm.tokenizer.base import Tokenizer, to_text
 from minillm.tokenizer.bpe_training import lay_out, learn
+from minillm.tokenizer.reading import Source, lines_of
 
 INSIDE = "##"
 UNKNOWN = "[UNK]"
@@ -56,6 +58,7 @@ class WordPieceTokenizer(Tokenizer):
     """
 
     kind = "wordpiece"
+    front = b" "
 
     def __init__(
         self,
@@ -94,10 +97,11 @@ class WordPieceTokenizer(Tokenizer):
     @classmethod
     def train(
         cls,
-        texts: Text | Iterable[Text],
+        texts: Source | Iterable[Source],
         vocab_size: int,
         special_tokens: Collection[str] = SPECIAL_TOKENS,
         *,
+        errors: str = "strict",
         lowercase: bool = True,
         min_frequency: int = 2,
         alphabet: int = 1000,
@@ -105,9 +109,10 @@ class WordPieceTokenizer(Tokenizer):
         """Learn a vocabulary: special tokens, single characters, then merged pieces.
 
         Args:
-            texts: a text or any number of them.
+            texts: a text, a file (a `Path`), or any number of either.
             vocab_size: ids in all; fewer come out where there are no more pairs to merge.
             special_tokens: ids from 0 on; `[UNK]` has to be one of them.
+            errors: for files that are not UTF-8: "strict" or "replace".
             lowercase: see the class; accents go with the case.
             min_frequency: pairs seen less often are not merged.
             alphabet: keep the most frequent characters, at most so many; words with others are
@@ -118,8 +123,9 @@ class WordPieceTokenizer(Tokenizer):
         special = {name: number for number, name in enumerate(special_tokens)}
         blank = cls(list(special_tokens), special, lowercase)
         words: Counter[str] = Counter()
-        for text in [texts] if isinstance(texts, str | bytes) else texts:
-            words.update(blank.words(to_text(to_bytes(text))))
+        for source in [texts] if isinstance(texts, str | bytes | os.PathLike) else texts:
+            for line in lines_of(source, errors):
+                words.update(blank.words(line))
         if not words:
             raise InputError("the text is empty: there is nothing to learn a vocabulary from")
         letters: Counter[str] = Counter()
@@ -201,9 +207,6 @@ class WordPieceTokenizer(Tokenizer):
             if number == token:
                 return f" {name}".encode()
         raise self._out_of_range(token)
-
-    def _decode(self, ids: Any) -> bytes:
-        return bytes(super()._decode(ids)).removeprefix(b" ")
 
     def _size(self) -> int:
         return len(self.pieces)

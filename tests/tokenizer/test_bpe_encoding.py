@@ -51,7 +51,9 @@ def test_long_words_of_a_learned_vocabulary():
         assert tokenizer.encode(data) == plainly(tokenizer, data)
 
 
-@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(vocabularies(), st.text("abcd", min_size=1, max_size=12), st.randoms(), st.integers(1, 12))
 def test_a_giant_word_in_parts_is_the_word(monkeypatch, tokenizer, period, rng, often):
     monkeypatch.setattr(pieces, "PIECE", 8)
@@ -66,7 +68,7 @@ def test_a_giant_word_in_parts_is_the_word(monkeypatch, tokenizer, period, rng, 
 def test_giant_words_among_others(pattern, monkeypatch):
     tokenizer = BPETokenizer(TOKENIZER.tokens, TOKENIZER.merges, pattern=pattern)
     rng = random.Random(1)
-    parts = ["thecatsat" * 99, " " * 600, "\n \n" * 200, "日本" * 300, "👨‍👩‍👧" * 90, "a cat. ", "!" * 500]
+    parts = ["thecatsat" * 99, " " * 600, "\n \n" * 200, "日本" * 300, "👨‍👩‍👧" * 90, "a cat. "]
     texts = ["".join(rng.choices(parts, k=9)) for _ in range(9)]
     expected = [tokenizer.encode(text) for text in texts]
     monkeypatch.setattr(pieces, "PIECE", 100)

@@ -93,7 +93,7 @@ def test_saved_is_loaded_the_same(tmp_path):
 @settings(deadline=None, max_examples=100)
 @given(
     st.one_of(
-        st.text("the isaf 日", max_size=40), st.lists(st.sampled_from(TEXT.split())).map(" ".join)
+        st.text("the isaf\n 日", max_size=40), st.lists(st.sampled_from(TEXT.split())).map(" ".join)
     )
 )
 def test_hugging_face_gives_the_same_ids(peer, text):
@@ -142,7 +142,6 @@ def test_model_files(tmp_path):
     for content, reason in (
         (model_file(3, PIECES), "of type 3"),
         (model_file(1, PIECES[1:]), "no piece for the unknown"),
-        (model_file(1, [*PIECES, ("x", 0, 4)]), "defined by hand, such as 'x'"),
         (model_file(1, [*PIECES, ("a", 0, 1)]), "'a' is in the vocabulary twice"),
         (b"\x0b", "wire type 3"),
     ):

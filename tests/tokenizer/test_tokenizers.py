@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 
 from minillm import tokenizer
 from minillm.errors import InputError
-from minillm.tokenizer import BPETokenizer, CharTokenizer, StreamDecoder, WordTokenizer
+from minillm.tokenizer import (
+    BPETokenizer,
+    CharTokenizer,
+    SentencePieceTokenizer,
+    StreamDecoder,
+    WordPieceTokenizer,
+    WordTokenizer,
+    reading,
+)
+from minillm.tokenizer.sentencepiece import Spaces
 
 TEXT = "It's a test: the theatre, the thief, 1234 and\n\n  naïve 日本語 🙂 ends. " * 4
 SPECIAL = ("<|endoftext|>", "<|end|>")
@@ -128,6 +137,46 @@ def test_streaming_never_splits_a_character(text):
     pieces = [stream.push(token) for token in BPE.encode(text)]
     assert "".join(pieces) + stream.finish() == text
     assert "\ufffd" not in "".join(pieces) or "\ufffd" in text
+
+
+BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
+PIECES = ["<unk>", "▁", "▁a", "b", "▁▁", "日", *BYTES]
+STREAMED = [
+    *ALL,
+    WordPieceTokenizer.train(TEXT, 120),
+    SentencePieceTokenizer.train(TEXT, 80, SPECIAL),
+    SentencePieceTokenizer(PIECES, [0.0] * 262, "bpe"),
+    SentencePieceTokenizer(PIECES, [0.0] * 262, "bpe", spaces=Spaces(prefix=False)),
+]
+
+
+@pytest.mark.parametrize("number", range(len(STREAMED)))
+@settings(deadline=None, max_examples=60)
+@given(data=st.data())
+def test_streaming_is_decoding(number, data):
+    kind = STREAMED[number]
+    known = st.integers(0, kind.vocab_size - 1).filter(lambda z: _has(kind, z))
+    stream = StreamDecoder(kind)
+    for _ in range(2):  # the second text begins afresh
+        ids = data.draw(st.lists(known, max_size=12))
+        assert "".join(map(stream.push, ids)) + stream.finish() == kind.decode(ids)
+
+
+def _has(kind, token):
+    try:
+        kind.token_bytes(token)
+    except InputError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("kind", [SentencePieceTokenizer, WordPieceTokenizer])
+def test_training_does_not_see_where_blocks_end(kind, monkeypatch, tmp_path):
+    (tmp_path / "text").write_text("naïve theatre of 日本\r\nthe other\x0bline\n\nand one " * 30)
+    expected = kind.train(tmp_path / "text", 90).pieces
+    for size in (5, 64, 1000):
+        monkeypatch.setattr(reading, "CHUNK", size)
+        assert kind.train(tmp_path / "text", 90).pieces == expected
 
 
 def test_streaming_shows_broken_bytes():

@@ -4,8 +4,9 @@ A GGUF file begins with "GGUF", its version, the number of tensors and of pairs.
 type and a value; a string is its length and its bytes; an array its type, its length and its
 values. All numbers are little-endian. The tensors behind the pairs are not read.
 
-Two models of tokenizer are read: "gpt2" (byte-level BPE; `tokenizer.ggml.pre` names the pattern)
-and "llama" (SentencePiece's BPE with scores).
+Four models of tokenizer are read: "gpt2" (byte-level BPE; `tokenizer.ggml.pre` names the pattern),
+"llama" (SentencePiece's BPE with scores), "t5" (its unigram) and "bert" (WordPiece, where pieces at
+the start of a word carry "▁" and those inside one nothing).
 
 Source: https://github.com/ggml-org/ggml, docs/gguf.md.
 """
@@ -25,7 +26,8 @@ from minillm.tokenizer.formats.gpt2_files import (
     printable_merges,
     printable_vocab,
 )
-from minillm.tokenizer.sentencepiece import SentencePieceTokenizer, Spaces
+from minillm.tokenizer.sentencepiece import SPACE, SentencePieceTokenizer, Spaces
+from minillm.tokenizer.wordpiece import INSIDE, SPECIAL_TOKENS, WordPieceTokenizer
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # types of a token
 _NUMBERS = {
@@ -100,36 +102,72 @@ def _value(file: BinaryIO, kind: int) -> Any:
 def from_metadata(pairs: dict[str, Any]) -> Tokenizer:
     """The tokenizer that the pairs of a GGUF file describe."""
     model = pairs.get("tokenizer.ggml.model")
-    if model not in ("gpt2", "llama"):
-        raise InputError(f"its tokenizer is {model!r}; 'gpt2' and 'llama' can be read")
+    if model not in ("gpt2", "llama", "t5", "bert"):
+        raise InputError(f"its tokenizer is {model!r}; gpt2, llama, t5 and bert can be read")
     tokens = pairs["tokenizer.ggml.tokens"]
     types = pairs.get("tokenizer.ggml.token_type", [NORMAL] * len(tokens))
     if len(types) != len(tokens):
         raise InputError(f"it has {len(tokens)} tokens, but {len(types)} types")
-    apart = (CONTROL, USER_DEFINED)
-    special = {
+    if model == "gpt2":
+        return _read_gpt2(pairs, tokens, types)
+    if model == "bert":
+        return _read_bert(tokens, types)
+    return _read_sentencepiece(pairs, tokens, types)
+
+
+def _of_types(tokens: list[str], types: list[int], *wanted: int) -> dict[str, int]:
+    """The ids of tokens of these types."""
+    return {
         token: number
         for number, (token, kind) in enumerate(zip(tokens, types, strict=True))
-        if kind in apart
+        if kind in wanted
     }
-    if model == "gpt2":
-        pre = pairs.get("tokenizer.ggml.pre", "default")
-        if pre not in _PATTERNS:
-            raise InputError(f"it cuts words by {pre!r}; {', '.join(_PATTERNS)} can be read")
-        vocab = {token: number for number, token in enumerate(tokens)}
-        if len(vocab) < len(tokens):
-            raise InputError("it has the same token twice")
-        for token, kind in zip(tokens, types, strict=True):
-            if kind == UNUSED:
-                del vocab[token]
-        merges = pairs["tokenizer.ggml.merges"]
-        whole = _PATTERNS[pre] == "llama3"
-        return from_printables(vocab, merges, list(special), _PATTERNS[pre], whole)
-    scores = pairs.get("tokenizer.ggml.scores", [0.0] * len(tokens))
-    unknown = types.index(UNKNOWN) if UNKNOWN in types else 0
-    prefix = bool(pairs.get("tokenizer.ggml.add_space_prefix", True))
-    special |= {token: number for number, token in enumerate(tokens) if types[number] == UNUSED}
-    return SentencePieceTokenizer(tokens, scores, "bpe", special, unknown, Spaces(prefix=prefix))
+
+
+def _read_gpt2(pairs: dict[str, Any], tokens: list[str], types: list[int]) -> Tokenizer:
+    pre = pairs.get("tokenizer.ggml.pre", "default")
+    if pre not in _PATTERNS:
+        raise InputError(f"it cuts words by {pre!r}; {', '.join(_PATTERNS)} can be read")
+    vocab = {token: number for number, token in enumerate(tokens)}
+    if len(vocab) < len(tokens):
+        raise InputError("it has the same token twice")
+    for token in _of_types(tokens, types, UNUSED):
+        del vocab[token]
+    special = list(_of_types(tokens, types, CONTROL, USER_DEFINED))
+    whole = _PATTERNS[pre] == "llama3"
+    return from_printables(vocab, pairs["tokenizer.ggml.merges"], special, _PATTERNS[pre], whole)
+
+
+def _read_bert(tokens: list[str], types: list[int]) -> Tokenizer:
+    def piece(token: str) -> str:
+        if token.startswith("[") and token.endswith("]"):
+            return token
+        return token[1:] if token.startswith(SPACE) else INSIDE + token
+
+    pieces = [piece(token) for token in tokens]
+    special = _of_types(pieces, types, CONTROL)
+    special |= {name: pieces.index(name) for name in SPECIAL_TOKENS if name in pieces}
+    return WordPieceTokenizer(pieces, special)
+
+
+def _read_sentencepiece(pairs: dict[str, Any], tokens: list[str], types: list[int]) -> Tokenizer:
+    unigram = pairs["tokenizer.ggml.model"] == "t5"
+    spaces = Spaces(
+        prefix=bool(pairs.get("tokenizer.ggml.add_space_prefix", True)),
+        collapse=bool(pairs.get("tokenizer.ggml.remove_extra_whitespaces", False)),
+    )
+    defined = _of_types(tokens, types, USER_DEFINED) if unigram else {}
+    apart = (CONTROL, UNUSED) if unigram else (CONTROL, UNUSED, USER_DEFINED)
+    return SentencePieceTokenizer(
+        tokens,
+        pairs.get("tokenizer.ggml.scores", [0.0] * len(tokens)),
+        "unigram" if unigram else "bpe",
+        _of_types(tokens, types, *apart),
+        types.index(UNKNOWN) if UNKNOWN in types else 0,
+        spaces,
+        charsmap=bytes(byte & 255 for byte in pairs.get("tokenizer.ggml.precompiled_charsmap", ())),
+        defined=defined,
+    )
 
 
 def to_metadata(tokenizer: BPETokenizer) -> dict[str, Any]:

@@ -15,21 +15,17 @@ from minillm import files
 from minillm.errors import InputError
 from minillm.tokenizer.base import Tokenizer
 from minillm.tokenizer.bpe import BPETokenizer
+from minillm.tokenizer.formats import hugging_face_pieces
 from minillm.tokenizer.formats.gpt2_files import (
     from_printables,
     load_json,
     printable_merges,
     printable_vocab,
 )
+from minillm.tokenizer.normalizing import FORMS
 from minillm.tokenizer.patterns import PATTERNS
-from minillm.tokenizer.sentencepiece import SPACE, SentencePieceTokenizer, Spaces
+from minillm.tokenizer.sentencepiece import SentencePieceTokenizer
 from minillm.tokenizer.wordpiece import INSIDE, LONGEST, UNKNOWN, WordPieceTokenizer
-
-_FORMS = ("NFC", "NFD", "NFKC", "NFKD")
-_COLLAPSE = [  # spaces at the ends go, runs of them become one
-    {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "},
-    {"type": "Strip", "strip_left": True, "strip_right": True},
-]
 
 
 def read(path: str | os.PathLike[str]) -> Tokenizer:
@@ -49,11 +45,12 @@ def from_json(content: dict[str, Any]) -> Tokenizer:
     kind = model.get("type") or ("BPE" if "merges" in model else None)
     special = {token["content"]: int(token["id"]) for token in content.get("added_tokens") or ()}
     if kind == "BPE":
-        return _read_bpe(content, model, special)
+        of_pieces = hugging_face_pieces.is_of_pieces(content)
+        return (hugging_face_pieces.read_bpe if of_pieces else _read_bpe)(content, model, special)
     if kind == "WordPiece":
         return _read_wordpiece(content, model, special)
     if kind == "Unigram":
-        return _read_unigram(content, model, special)
+        return hugging_face_pieces.read_unigram(content, model, special)
     raise InputError(f"its model is {kind!r}; BPE, WordPiece and Unigram can be read")
 
 
@@ -68,8 +65,8 @@ def content_of(tokenizer: Tokenizer) -> dict[str, Any]:
         parts = _write_bpe(tokenizer)
     elif isinstance(tokenizer, WordPieceTokenizer):
         parts = _write_wordpiece(tokenizer)
-    elif isinstance(tokenizer, SentencePieceTokenizer) and tokenizer.model == "unigram":
-        parts = _write_unigram(tokenizer)
+    elif isinstance(tokenizer, SentencePieceTokenizer):
+        parts = hugging_face_pieces.write(tokenizer)
     else:
         raise InputError(f"a {tokenizer.kind} tokenizer cannot be written as tokenizer.json")
     return {
@@ -148,13 +145,13 @@ def _normal_form(normalizer: dict[str, Any] | None) -> str:
         steps = normalizer["normalizers"]
         if len(steps) > 1:
             names = ", ".join(step["type"] for step in steps)
-            raise InputError(f"its normalizer is {names}; one of {', '.join(_FORMS)} can be read")
+            raise InputError(f"its normalizer is {names}; one of {', '.join(FORMS)} can be read")
         normalizer = steps[0] if steps else None
     if not normalizer:
         return ""
-    if normalizer["type"] not in _FORMS:
+    if normalizer["type"] not in FORMS:
         raise InputError(
-            f"its normalizer is {normalizer['type']}; one of {', '.join(_FORMS)} can be read"
+            f"its normalizer is {normalizer['type']}; one of {', '.join(FORMS)} can be read"
         )
     return normalizer["type"]
 
@@ -233,61 +230,5 @@ def _write_wordpiece(tokenizer: WordPieceTokenizer) -> dict[str, Any]:
             "continuing_subword_prefix": INSIDE,
             "max_input_chars_per_word": LONGEST,
             "vocab": {piece: number for number, piece in enumerate(tokenizer.pieces)},
-        },
-    }
-
-
-# ------------------------------------------------------------------ Unigram
-
-
-def _read_unigram(
-    content: dict[str, Any], model: dict[str, Any], special: dict[str, int]
-) -> SentencePieceTokenizer:
-    steps = content.get("normalizer") or {"type": "Sequence", "normalizers": []}
-    steps = steps["normalizers"] if steps["type"] == "Sequence" else [steps]
-    form = steps.pop(0)["type"] if steps and steps[0]["type"] in _FORMS else ""
-    if steps not in ([], _COLLAPSE):
-        names = ", ".join(step["type"] for step in steps)
-        raise InputError(f"its normalizer has {names}, and what that does to Unigram is not read")
-    pre = content.get("pre_tokenizer") or {}
-    scheme = pre.get("prepend_scheme", "always")
-    if pre.get("type") != "Metaspace" or pre["replacement"] != SPACE or scheme == "first":
-        raise InputError("its Unigram has another pre-tokenizer than Metaspace on whole texts")
-    pieces = [piece for piece, _ in model["vocab"]]
-    if pre.get("split", True) and any(SPACE in piece[1:].lstrip(SPACE) for piece in pieces):
-        raise InputError("its pieces hold several words, but its pre-tokenizer cuts at spaces")
-    if model.get("unk_id") is None:
-        raise InputError("its Unigram has no piece for the unknown")
-    if not model.get("byte_fallback") and "<0x00>" in pieces:
-        raise InputError("its Unigram has pieces for bytes, and does not use them")
-    spaces = Spaces(scheme == "always", twice=False, collapse=bool(steps), normal_form=form)
-    scores = [float(score) for _, score in model["vocab"]]
-    return SentencePieceTokenizer(pieces, scores, "unigram", special, model["unk_id"], spaces)
-
-
-def _write_unigram(tokenizer: SentencePieceTokenizer) -> dict[str, Any]:
-    spaces = tokenizer.spaces
-    if tokenizer.charsmap or (spaces.prefix and spaces.twice):
-        raise InputError("SentencePiece's own normalisation cannot be written to tokenizer.json")
-    steps = [{"type": spaces.normal_form}] if spaces.normal_form else []
-    steps += _COLLAPSE if spaces.collapse else []
-    metaspace = {
-        "type": "Metaspace",
-        "replacement": SPACE,
-        "prepend_scheme": "always" if spaces.prefix else "never",
-        "split": False,
-    }
-    return {
-        "normalizer": {"type": "Sequence", "normalizers": steps} if steps else None,
-        "pre_tokenizer": metaspace,
-        "decoder": metaspace,
-        "model": {
-            "type": "Unigram",
-            "unk_id": tokenizer.unknown,
-            "vocab": [
-                [piece, score]
-                for piece, score in zip(tokenizer.pieces, tokenizer.scores.tolist(), strict=True)
-            ],
-            "byte_fallback": "<0x00>" in tokenizer.pieces,
         },
     }

@@ -54,9 +54,6 @@ def from_bytes(data: bytes) -> SentencePieceTokenizer:
         raise InputError(f"its model is of type {model}; unigram (1) and BPE (2) can be read")
     if trainer.get(24, 0):
         raise InputError("it puts spaces behind words, which is not supported")
-    if USER_DEFINED in types:
-        named = pieces[types.index(USER_DEFINED)]
-        raise InputError(f"it has symbols defined by hand, such as {named!r}: not supported")
     if UNKNOWN not in types:
         raise InputError("it has no piece for the unknown")
     special = {
@@ -69,4 +66,5 @@ def from_bytes(data: bytes) -> SentencePieceTokenizer:
     return SentencePieceTokenizer(
         pieces, scores, _MODELS[model], special, types.index(UNKNOWN), spaces,
         charsmap=normalizer.get(2, b""),
+        defined=[piece for piece, kind in zip(pieces, types, strict=True) if kind == USER_DEFINED],
     )  # fmt: skip

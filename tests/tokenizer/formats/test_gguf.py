@@ -6,7 +6,7 @@ import pytest
 
 from minillm import tokenizer as tokenizer_room
 from minillm.errors import InputError
-from minillm.tokenizer import BPETokenizer
+from minillm.tokenizer import BPETokenizer, WordPieceTokenizer
 from minillm.tokenizer.formats import gguf
 
 TEXT = "It's the theatre; they're there, 1234 times!\n\n  naïve 日本語 🙂 " * 9
@@ -85,3 +85,39 @@ def test_damage_is_one_clear_error(tmp_path):
             gguf.read(path)
     with pytest.raises(InputError, match="no name for the pattern"):
         gguf.to_metadata(BPETokenizer.of_bytes(pattern=r"\w+|\W+"))
+
+
+def test_unigram_comes_back(tmp_path):
+    """T5's kind, with the table of characters as an array of bytes."""
+    table = struct.pack("<I", 4) + bytes(4)  # a table that replaces nothing
+    pairs = {
+        "tokenizer.ggml.model": "t5",
+        "tokenizer.ggml.tokens": ["<unk>", "</s>", "▁", "a", "b", "▁a", "ab", "<x>"],
+        "tokenizer.ggml.scores": [0.0, 0.0, -9.0, -5.0, -5.0, -1.0, -2.0, 0.0],
+        "tokenizer.ggml.token_type": [2, 3, 1, 1, 1, 1, 1, 4],
+        "tokenizer.ggml.remove_extra_whitespaces": True,
+        "tokenizer.ggml.precompiled_charsmap": [*table],
+    }
+    (tmp_path / "t.gguf").write_bytes(gguf_file(pairs))
+    tokenizer = tokenizer_room.load(tmp_path / "t.gguf")
+    assert tokenizer.encode(" abab  <x>日日 ") == [5, 4, 6, 2, 7, 0]
+    assert tokenizer.special_tokens == {"</s>": 1}
+
+
+def test_word_pieces_come_back(tmp_path):
+    ours = WordPieceTokenizer.train(TEXT, 120)
+    tokens = [
+        piece if piece in ours.special_tokens
+        else piece[2:] if piece.startswith("##") and len(piece) > 2
+        else "▁" + piece
+        for piece in ours.pieces
+    ]  # fmt: skip
+    pairs = {
+        "tokenizer.ggml.model": "bert",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": [3 if token[0] == "[" else 1 for token in tokens],
+    }
+    (tmp_path / "t.gguf").write_bytes(gguf_file(pairs))
+    again = tokenizer_room.load(tmp_path / "t.gguf")
+    assert again.pieces == ours.pieces and again.special_tokens == ours.special_tokens
+    assert again.encode(TEXT) == ours.encode(TEXT)
