@@ -294,12 +294,13 @@ def kill(source: Path, folder: Path, gigabytes: float, workers: int, kills: int,
         process = subprocess.Popen(command(source, out, workers), start_new_session=True)
         try:
             process.wait(length)
+            what = "ended by itself within"
         except subprocess.TimeoutExpired:
-            killed += 1
+            killed, what = killed + 1, "killed after"
         stop(process)
         begun = [stage for stage in STAGES if (out / stage).exists()]
         done = len(list(out.glob("*/[0-9]*.json")))
-        print(f"\nkilled after {length:.1f} s, in {begun[-1] if begun else 'no stage'};"
+        print(f"\n{what} {length:.1f} s, in {begun[-1] if begun else 'no stage'};"
               f" {done} tasks are done\n", flush=True)  # fmt: skip
     finish(command(source, out, workers))
     ours, theirs = hashes(folder / "plain"), hashes(out)
