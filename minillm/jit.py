@@ -85,6 +85,8 @@ def intrinsic(plain: Callable[..., Any], uses: tuple[str, ...] = ()) -> Any:
     def mark(function: Callable[..., Any]) -> Marked:
         marked = Marked(function, lambda _: _numba().extending.intrinsic(function), plain=plain)
         marked.sources.update(uses)
+        for file in uses:
+            _imported.setdefault(file, _changed(file))
         return marked
 
     return mark
@@ -100,6 +102,17 @@ def disabled() -> bool:
     return os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 
 
+_imported: dict[str, int] = {}  # when each source file had been changed last, at its import
+
+
+def _changed(file: str) -> int:
+    """When a file was changed last, in nanoseconds; 0 for what is no file."""
+    try:
+        return os.stat(file).st_mtime_ns
+    except OSError:
+        return 0
+
+
 class Marked:
     """A function waiting to be compiled; `compiled()` does it once and remembers."""
 
@@ -111,7 +124,9 @@ class Marked:
         self.__module__ = function.__module__
         self._build = build
         self._compiled: Any = None
-        self.sources: set[str] = {function.__code__.co_filename}  # files this function depends on
+        own = function.__code__.co_filename
+        self.sources: set[str] = {own}  # files this function depends on
+        _imported[own] = _changed(own)
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         return self.compiled()(*arguments, **named)
@@ -200,8 +215,14 @@ def _take_any_layout(dispatcher: Any, reads: tuple[str, ...]) -> None:
 
 
 def _keep_on_disk(dispatcher: Any, mark: Marked) -> None:
-    """Give `dispatcher` a cache on disk that knows all of the source files it was made from."""
+    """Give `dispatcher` a cache on disk that knows all of the source files it was made from.
+
+    It gets none where one of them was edited since it was imported: the code would be the old one,
+    under a stamp of the new text.
+    """
     if not hasattr(dispatcher, "enable_caching"):
+        return
+    if any(_changed(file) != _imported[file] for file in mark.sources):
         return
     from numba.core.caching import FunctionCache, IndexDataCacheFile
 

@@ -52,6 +52,16 @@ def test_dying_between_the_two_files_leaves_no_wrong_entry(path, monkeypatch, st
     assert fresh(path)(np.float32(1)) == 3
 
 
+def test_a_file_that_is_edited_while_a_process_runs_leaves_no_old_code_under_a_new_stamp(path):
+    imported = fresh(path)
+    path.write_text(SOURCE.replace("x + x", "x * x * x"))
+    os.utime(path, ns=(0, os.stat(path).st_mtime_ns + 1))  # even where the clock is coarse
+    assert imported(np.float32(3)) == 6  # what was imported
+    assert not list(path.parent.glob("__pycache__/*.nbc"))
+    assert fresh(path)(np.float32(3)) == 27
+    assert list(path.parent.glob("__pycache__/*.nbc"))
+
+
 def test_other_fastmath_flags_compile_again(path, monkeypatch):
     compiled = []
     monkeypatch.setattr(jit, "on_compile", compiled.append)
