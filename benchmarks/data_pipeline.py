@@ -2,7 +2,7 @@
 
     python benchmarks/data_pipeline.py              2 GB: every stage's time, rate and peak memory
     python benchmarks/data_pipeline.py --gb 0.1     less of it
-    python benchmarks/data_pipeline.py kill         killed at random moments, resumed, compared
+    python benchmarks/data_pipeline.py kill         then killed at random moments, and compared
     python benchmarks/data_pipeline.py make --input in.jsonl     only the input, for --input later
 
 The input is made first. Its text is that of novels and of WikiText where MINILLM_DATA names a
@@ -230,8 +230,8 @@ def memory(group: int) -> tuple[int, int]:
     return pss, rss
 
 
-def whole_run(source: Path, folder: Path, gigabytes: float, workers: int) -> None:
-    """One undisturbed run, watched."""
+def whole_run(source: Path, folder: Path, gigabytes: float, workers: int) -> float:
+    """One undisturbed run, watched; its seconds."""
     lines, size = made_input(source, gigabytes)
     out = folder / "corpus"
     began = time.perf_counter()
@@ -275,6 +275,7 @@ def whole_run(source: Path, folder: Path, gigabytes: float, workers: int) -> Non
     on_disk = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     print(f"{on_disk / 1e9:.2f} GB in the corpus's folder")
     verdict("GB of memory (RSS) that are left of the limit", (LIMIT - peaks[1]) / 1e9, 0.0)
+    return seconds
 
 
 # ------------------------------------------------------------------------------- killed runs
@@ -283,11 +284,7 @@ def whole_run(source: Path, folder: Path, gigabytes: float, workers: int) -> Non
 def kill(source: Path, folder: Path, gigabytes: float, workers: int, kills: int, seed: int) -> None:
     """A run that is killed at random moments and resumed, beside one that is not."""
     rng = random.Random(seed)
-    made_input(source, gigabytes)
-    began = time.perf_counter()
-    finish(command(source, folder / "plain", workers))
-    seconds = time.perf_counter() - began
-    print(f"\nundisturbed: {seconds:.0f} s\n", flush=True)
+    seconds = whole_run(source, folder, gigabytes, workers)
     out, killed = folder / "killed", 0
     for _ in range(kills):
         length = rng.uniform(0, seconds / 2)
@@ -302,8 +299,8 @@ def kill(source: Path, folder: Path, gigabytes: float, workers: int, kills: int,
         done = len(list(out.glob("*/[0-9]*.json")))
         print(f"\n{what} {length:.1f} s, in {begun[-1] if begun else 'no stage'};"
               f" {done} tasks are done\n", flush=True)  # fmt: skip
-    finish(command(source, out, workers))
-    ours, theirs = hashes(folder / "plain"), hashes(out)
+    subprocess.run(command(source, out, workers), check=True, start_new_session=True)
+    ours, theirs = hashes(folder / "corpus"), hashes(out)
     different = sorted(name for name in ours | theirs if ours.get(name) != theirs.get(name))
     for name in different:
         print(f"{name} differs")
@@ -313,10 +310,6 @@ def kill(source: Path, folder: Path, gigabytes: float, workers: int, kills: int,
         float(ours["manifest.json"] == theirs["manifest.json"]),
         1,
     )
-
-
-def finish(words: list[str]) -> None:
-    subprocess.run(words, check=True, start_new_session=True)
 
 
 def stop(process: subprocess.Popen) -> None:
