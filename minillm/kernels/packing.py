@@ -121,12 +121,12 @@ def fetch_some(source, top, bottom, first, last, part, parts):
 
 
 def _fetch_plain(source, row, k):
-    pass
+    """Nothing: a processor that is not asked brings what it needs when it needs it."""
 
 
 @intrinsic(plain=_fetch_plain, uses=WRITER)
 def fetch(typing, source, row, k):
-    """Have the cache line of source[row, k] brought to the second-level cache."""
+    """Have the cache line of source[row, k] brought to the second-level cache, without waiting."""
     from numba.core import types
 
     return types.void(source, types.intp, types.intp), _write_fetch

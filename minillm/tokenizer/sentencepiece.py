@@ -152,6 +152,10 @@ class SentencePieceTokenizer(Tokenizer):
             raise InputError(f"the vocabulary has {len(self._bytes)} of the 256 pieces for bytes")
         if not self._text:
             raise InputError("the vocabulary has no pieces of text")
+        self._check()
+
+    def _check(self) -> None:
+        """Raise `InputError` where merges or pieces defined by hand are not of the vocabulary."""
         for a, b in self.merges or ():
             both = [self.pieces[z] if 0 <= z < len(self.pieces) else "" for z in (a, b)]
             if not all(both) or "".join(both).encode() not in self._text:

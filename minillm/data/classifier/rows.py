@@ -15,8 +15,8 @@ import numpy as np
 
 from minillm import backend
 from minillm.data.classifier.features import Features
-from minillm.jit import intrinsic, jit
-from minillm.kernels.tile import WRITER
+from minillm.jit import jit
+from minillm.kernels.packing import fetch
 
 AHEAD = 32  # rows; less leaves memory too little time, more gains nothing
 LINE = 64  # bytes that memory hands out at once
@@ -93,23 +93,3 @@ def add_to_rows(embeddings, found, start, stop, change):
         row = embeddings[found[i]]
         for d in range(change.size):
             row[d] += change[d]
-
-
-def _fetch_plain(matrix: np.ndarray, row: int, column: int) -> None:
-    """Nothing: a processor that is not asked brings what it needs when it needs it."""
-
-
-@intrinsic(plain=_fetch_plain, uses=WRITER)
-def fetch(typing, matrix, row, column):
-    """Have the memory at `matrix[row, column]` brought near, without waiting for it."""
-    from numba.core import types
-
-    return types.void(matrix, types.intp, types.intp), _write_fetch
-
-
-def _write_fetch(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    from minillm.kernels.vector_ir import Writer
-
-    write = Writer(context, builder)
-    write.fetch(write.element(signature.args[0], *arguments))
-    return context.get_dummy_value()
