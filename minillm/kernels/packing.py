@@ -101,43 +101,48 @@ def fetch_some(source, top, bottom, first, last, part, parts):
     Packing reads so many places at once that the processor does not foresee them: from main memory
     it takes about twice as long as from the caches.
     """
-    line = 64 // source.itemsize  # numbers of a cache line
     bottom, last = min(bottom, source.shape[0]), min(last, source.shape[1])
-    if top >= bottom or first >= last:
-        return
     if source.strides[1] == source.itemsize:
-        lines = (last - first + line - 1) // line
-        count = (bottom - top) * lines
-        for at in range(count * part // parts, count * (part + 1) // parts):
-            fetch(source, top + at // lines, first + at % lines * line)
+        count, wide = max(bottom - top, 0), max(last - first, 0)
+        for row in range(top + count * part // parts, top + count * (part + 1) // parts):
+            fetch(source, row, first, wide)
     else:
-        lines = (bottom - top + line - 1) // line
-        count = (last - first) * lines
-        for at in range(count * part // parts, count * (part + 1) // parts):
-            fetch(source, top + at % lines * line, first + at // lines)
+        count, wide = max(last - first, 0), max(bottom - top, 0)
+        for k in range(first + count * part // parts, first + count * (part + 1) // parts):
+            fetch(source, top, k, wide)
 
 
 # ------------------------------------------------------------------ blocks in vector registers
 
 
-def _fetch_plain(source, row, k):
+def _fetch_plain(source, row, k, count):
     """Nothing: a processor that is not asked brings what it needs when it needs it."""
 
 
 @intrinsic(plain=_fetch_plain, uses=WRITER)
-def fetch(typing, source, row, k):
-    """Have the cache line of source[row, k] brought to the second-level cache, without waiting."""
+def fetch(typing, source, row, k, count):
+    """Have `count` numbers that lie side by side in memory, from source[row, k] on, brought to the
+    second-level cache, without waiting."""
     from numba.core import types
 
-    return types.void(source, types.intp, types.intp), _write_fetch
+    return types.void(source, types.intp, types.intp, types.intp), _write_fetch
 
 
 def _write_fetch(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    """The instruction of `fetch`."""
+    """The instructions of `fetch`."""
     from minillm.kernels.vector_ir import Writer
 
+    source, row, k, count = arguments
     write = Writer(context, builder)
-    write.fetch(write.element(signature.args[0], *arguments))
+    start = write.element(signature.args[0], source, row, k)
+    line = 64 // signature.args[0].dtype.bitwidth * 8
+    lines = builder.sdiv(write.plus(count, line - 1), write.integer(line))
+
+    def step(at: Any, values: list[Any]) -> list[Any]:
+        write.fetch(builder.gep(start, [builder.mul(at, write.integer(line))]))
+        return values
+
+    write.loop(lines, step, [])
     return context.get_dummy_value()
 
 
