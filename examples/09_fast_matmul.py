@@ -92,8 +92,8 @@ packed_b = np.empty((SIZE // shape.lanes, SIZE, shape.lanes), np.float32)
 def tiles(a, b, out, packed_a, packed_b, this):
     height, width = (this.rows + this.lanes - 1) // this.lanes, this.vectors * this.lanes
     down, across, depth = a.shape[0] // this.rows, b.shape[1] // width, a.shape[1]
-    pack_groups(a, 0, down, this.rows, 0, depth, packed_a, 0, height, 1)
-    pack_groups(b.T, 0, across, width, 0, depth, packed_b, 0, this.vectors, 1)
+    pack_groups(a, 0, down, this.rows, 0, depth, packed_a, 0, 0, height, 1)
+    pack_groups(b.T, 0, across, width, 0, depth, packed_b, 0, 0, this.vectors, 1)
     for i in range(down):
         for j in range(across):
             at = i * this.rows, j * width

@@ -32,7 +32,7 @@ from minillm.kernels.packing import fetch_some, pack_groups
 from minillm.kernels.tile import multiply_tile, per_word, tile
 
 DEPTH = 256  # words of k from one visit to the output to the next: 16 KB of a, 32 KB of b
-WIDE = 8  # tiles side by side in a block of b: with DEPTH, a quarter of a megabyte
+WIDE = 6  # tiles side by side in a block of b: with DEPTH, 192 KB of packed words
 LONGEST = 2 * DEPTH  # words of k packed at once
 ROOM = 1 << 20  # words of a packed at once; b is packed anew for each such piece
 TOGETHER = 8  # tiles of a that one task packs
@@ -104,27 +104,38 @@ def multiply(a, b, out, room, blocks, this, per_word, workers, add, end):
 
 @jit(parallel=True)
 def pack_tiles(a, packed, this, per_word, workers):
-    """Pack a piece of a (n, rows, K), tile after tile of its rows."""
+    """Pack a piece of a (n, rows, K) in small tasks, each along its memory."""
     tiles = (a.shape[1] + this.rows - 1) // this.rows
-    tasks = len(a) * ((tiles + TOGETHER - 1) // TOGETHER)
+    tasks = len(a)
+    if a.strides[2] == a.itemsize:
+        tasks *= (tiles + TOGETHER - 1) // TOGETHER
+    else:  # neighbouring rows lie side by side: all of them, for a few k
+        tasks *= (packed.shape[1] + this.lanes - 1) // this.lanes
     if workers == 1:
         for task in range(tasks):
-            pack_some(a, packed, this, per_word, task)
+            pack_some(a, packed, this, per_word, task, tasks // len(a))
     else:
         for task in prange(tasks):
-            pack_some(a, packed, this, per_word, task)
+            pack_some(a, packed, this, per_word, task, tasks // len(a))
 
 
 @jit
-def pack_some(a, packed, this, per_word, task):
-    """One task of `pack_tiles`: at most TOGETHER tiles of one matrix."""
-    tiles = (a.shape[1] + this.rows - 1) // this.rows
-    tasks = (tiles + TOGETHER - 1) // TOGETHER
-    n, first = task // tasks, task % tasks * TOGETHER
-    last = min(first + TOGETHER, tiles)
+def pack_some(a, packed, this, per_word, task, tasks):
+    """One task of `pack_tiles`: some of the tiles, or a few words of all tiles."""
+    tiles, words = (a.shape[1] + this.rows - 1) // this.rows, packed.shape[1]
     height = (this.rows + this.lanes - 1) // this.lanes
-    panel, words = (n * tiles + first) * height, packed.shape[1]
-    pack_groups(a[n], first, last, this.rows, 0, words, packed, panel, height, per_word)
+    n, part = task // tasks, task % tasks
+    if a.strides[2] == a.itemsize:
+        first = part * TOGETHER
+        last, panel = min(first + TOGETHER, tiles), (n * tiles + first) * height
+        pack_groups(a[n], first, last, this.rows, 0, words, packed, panel, 0, height, per_word)
+    else:
+        start = part * this.lanes
+        stop = min(start + this.lanes, words)
+        pack_groups(
+            a[n], 0, tiles, this.rows, start, stop, packed, n * tiles * height, start, height,
+            per_word,
+        )
 
 
 @jit(parallel=True)
@@ -186,7 +197,9 @@ def multiply_block(
     words, here = (b.shape[2] + per_word - 1) // per_word, out[first + which]
     for start in range(0, words, DEPTH):
         stop, more = min(start + DEPTH, words), add or start > 0
-        pack_groups(b[which], left, right, columns, start, stop, block, 0, this.vectors, per_word)
+        pack_groups(
+            b[which], left, right, columns, start, stop, block, 0, 0, this.vectors, per_word
+        )
         # What is packed next: the words that follow, or the columns of the next block.
         wide = right - left
         after, word = (left, stop) if stop < words else (right, 0)

@@ -34,10 +34,11 @@ _TOGETHER = 8  # groups of rows that one task packs
 
 
 @jit
-def pack_groups(source, first, last, step, start, stop, panels, base, together, per_word):
+def pack_groups(source, first, last, step, start, stop, panels, base, into, together, per_word):
     """Pack words start to stop of the row groups first to last of source (rows, K).
 
-    Group g holds the rows from g * step on, in `together` panels; the first goes to panel `base`.
+    Group g holds the rows from g * step on, in `together` panels; the first goes to panel `base`,
+    from word `into` on.
     """
     lanes = panels.shape[2]
     end = base + (last - first) * together
@@ -50,7 +51,7 @@ def pack_groups(source, first, last, step, start, stop, panels, base, together, 
             for panel in range(left, min(left + width, end)):
                 group, extra = first + (panel - base) // together, (panel - base) % together
                 row = group * step + extra * lanes
-                pack_block(source, row, at, panels, panel, at - start, gathered)
+                pack_block(source, row, at, panels, panel, into + at - start, gathered)
 
 
 @jit

@@ -16,8 +16,8 @@ KINDS = [("float32", "float32"), ("float64", "float64"), ("float32", WORD), ("ui
 
 
 @jit(reads=("source",))
-def pack(source, first, last, step, start, stop, panels, base, together, per_word):
-    pack_groups(source, first, last, step, start, stop, panels, base, together, per_word)
+def pack(source, first, last, step, start, stop, panels, base, into, together, per_word):
+    pack_groups(source, first, last, step, start, stop, panels, base, into, together, per_word)
 
 
 def as_numbers(source):
@@ -41,9 +41,10 @@ def test_panels_hold_rows_by_k(stored, packed, rows, depth, layout, operand, ski
     source = arranged(round_to_bfloat16(source) if stored == "uint16" else source, layout)
     stop = -(-depth // (each * this.lanes)) * this.lanes
     start = min(blocks * this.lanes, stop - this.lanes)
-    base = 1
-    panels = np.full((base + (last - first) * together + 1, stop - start, this.lanes), 77, packed)
-    pack(source, first, last, step, start, stop, panels, base, together, each)
+    base, into = 1, 3
+    panels = (base + (last - first) * together + 1, into + stop - start, this.lanes)
+    panels = np.full(panels, 77, packed)
+    pack(source, first, last, step, start, stop, panels, base, into, together, each)
 
     numbers = as_numbers(np.ascontiguousarray(source))
     if packed == WORD:
@@ -54,9 +55,10 @@ def test_panels_hold_rows_by_k(stored, packed, rows, depth, layout, operand, ski
         for extra in range(together):
             at = group * step + extra * this.lanes
             lanes = np.minimum(np.arange(at, at + this.lanes), rows - 1)  # the last row repeated
-            found = halves(panels[base + (group - first) * together + extra][None])[0]
+            panel = panels[base + (group - first) * together + extra]
+            found = halves(panel[None, into:])[0]
             np.testing.assert_array_equal(found, padded[lanes, start * each :].T)
-    assert (panels[0] == 77).all() and (panels[-1] == 77).all()
+    assert (panels[0] == 77).all() and (panels[-1] == 77).all() and (panels[:, :into] == 77).all()
 
 
 def test_rounding_is_to_nearest_with_ties_to_even():
