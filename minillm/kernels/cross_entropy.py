@@ -25,6 +25,7 @@ import numpy as np
 from minillm import backend
 from minillm.backend import Array
 from minillm.jit import jit, prange
+from minillm.kernels.bfloat16 import put, raw
 from minillm.kernels.layout import PART, flat, rows
 from minillm.kernels.softmax import LANES, largest
 from minillm.kernels.vector_math import exp
@@ -82,7 +83,7 @@ def backward_fast(
 ) -> Array:
     dlogits = np.empty(logits.shape, logits.dtype) if out is None else out
     if logits.size:
-        _backward(flat(dlosses), rows(logits), flat(targets), flat(lse), dlogits)
+        _backward(flat(dlosses), rows(logits), flat(targets), flat(lse), raw(dlogits))
     return dlogits
 
 
@@ -117,13 +118,12 @@ def _backward(dlosses, logits, targets, lse, dlogits):
             if targets[n] == IGNORED:
                 dlogits[n] = 0
             else:
-                _scaled_softmax(logits[n], lse[n], dlosses[n], dlogits[n], block)
-                dlogits[n, targets[n]] -= dlosses[n]
+                _gradient(logits[n], targets[n], lse[n], dlosses[n], dlogits[n], block)
 
 
 @jit(forceinline=True)
-def _scaled_softmax(x, lse, scale, y, block):
-    """scale * exp(x - lse) into `y`, which may be `x`: that is why it goes through `block`.
+def _gradient(x, target, lse, scale, y, block):
+    """A row's gradient into `y`, which may be `x`: that is why it goes through `block`.
 
     A loop that reads and writes one array is not vectorised for the case that it is the same.
     """
@@ -131,8 +131,10 @@ def _scaled_softmax(x, lse, scale, y, block):
         scores, result = x[start : start + BLOCK], y[start : start + BLOCK]
         for j in range(scores.size):
             block[j] = scale * exp(scores[j] - lse)
+        if start <= target < start + scores.size:
+            block[target - start] -= scale
         for j in range(scores.size):
-            result[j] = block[j]
+            put(result, j, block[j])
 
 
 # ---------------------------------------------------------------------------------- public
@@ -152,7 +154,10 @@ def forward(logits: Array, targets: Array) -> tuple[Array, Array]:
 def backward(
     dlosses: Array, logits: Array, targets: Array, lse: Array, out: Array | None = None
 ) -> Array:
-    """Gradient (N, V) of the logits from `dlosses` (N,); `out` may be `logits` itself."""
+    """Gradient (N, V) of the logits from `dlosses` (N,).
+
+    `out` may be `logits` itself; in bfloat16 it may be `bfloat16.first_half(logits)`.
+    """
     if backend.fast(dlosses, logits, targets, lse):
         return backward_fast(dlosses, logits, targets, lse, out)
     return backward_reference(dlosses, logits, targets, lse, out)

@@ -18,7 +18,7 @@ import numpy as np
 from minillm import backend
 from minillm.backend import Array
 from minillm.jit import intrinsic, jit, prange
-from minillm.kernels.packing import round_to_bfloat16, widen
+from minillm.kernels.bfloat16 import round_to_bfloat16, widen
 from minillm.kernels.processor import WORD
 from minillm.kernels.tile import WRITER, per_word, tile
 

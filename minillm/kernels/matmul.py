@@ -17,17 +17,16 @@ from __future__ import annotations
 
 import math
 
-import ml_dtypes
 import numpy as np
 
 from minillm import backend
 from minillm.backend import Array
 from minillm.errors import InputError
 from minillm.kernels import blocking, few_rows
+from minillm.kernels.bfloat16 import BFLOAT16, raw
 from minillm.kernels.epilogue import Epilogue, finish_all, finish_reference, fitted
 from minillm.kernels.processor import WORD
 
-BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 NAMES = {np.dtype(name): name for name in ("float32", "float64")}  # of what is not rounded
 
 # ------------------------------------------------------------------------------- reference
@@ -149,9 +148,7 @@ def _has_twin(halved: bool, a: Array, b: Array) -> bool:
 
 def _numbers(array: Array, dtype: np.dtype) -> Array:
     """`array` as the twin takes it: of `dtype`, or the bits of bfloat16."""
-    if array.dtype == BFLOAT16:
-        return array.view(np.uint16)
-    return array if array.dtype == dtype else array.astype(dtype)
+    return raw(array) if array.dtype in (dtype, BFLOAT16) else array.astype(dtype)
 
 
 def _stacks(a: Array, b: Array) -> tuple[Array, Array]:

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from minillm.jit import intrinsic, jit
+from minillm.kernels.bfloat16 import round_to_bfloat16
 from minillm.kernels.processor import WORD
 from minillm.kernels.tile import WRITER, per_word, tile, words
 
@@ -80,19 +81,6 @@ def gather(source, row, k, block):
                 block[lane, ahead] = source[min(row + lane, rows - 1), k + ahead]
             else:
                 block[lane, ahead] = 0
-
-
-def round_to_bfloat16(numbers: np.ndarray) -> np.ndarray:
-    """float32 numbers as the bits (uint16) of the nearest bfloat16, ties to even."""
-    bits = np.ascontiguousarray(numbers, dtype=np.float32).view(np.uint32)
-    high = bits >> 16
-    rounded = (bits + np.uint32(0x7FFF) + (high & 1)) >> 16
-    return np.where(np.isnan(numbers), high | 0x40, rounded).astype(np.uint16)
-
-
-def widen(bits: np.ndarray) -> np.ndarray:
-    """The bits (uint16) of bfloat16 numbers as float32."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 @jit

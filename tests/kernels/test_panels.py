@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from test_matmul import LAYOUTS, arranged
 
 from minillm.jit import jit
-from minillm.kernels.packing import pack_groups, round_to_bfloat16, widen
+from minillm.kernels.bfloat16 import round_to_bfloat16, widen
+from minillm.kernels.packing import pack_groups
 from minillm.kernels.processor import WORD
 from minillm.kernels.tile import halves, per_word, tile
 

@@ -1,0 +1,82 @@
+"""bfloat16: the upper half of a float32, and arrays that are stored in it.
+
+Sign, exponent and the first 7 of the 23 bits of the fraction: the range of float32 with three
+digits, in half of the memory. Rounding is to nearest, ties to the even last bit, and a NaN stays
+one. Compiled kernels see such an array as its bits, uint16; with `take` and `put` a loop is written
+once for arrays that hold numbers and arrays that hold bits.
+
+    bits of x              s eeeeeeee fffffff ffffffffffffffff
+    add 0x7FFF, and 1 if the last bit that stays is odd; then cut off the lower half
+
+Source: Kalamkar et al. 2019, "A Study of BFLOAT16 for Deep Learning Training", section 3.
+"""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+
+from minillm.backend import Array
+from minillm.jit import jit
+from minillm.kernels.vector_math import INLINE
+
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+BITS = np.dtype(np.uint16)
+
+# ------------------------------------------------------------------------------- arrays
+
+
+def round_to_bfloat16(numbers: np.ndarray) -> np.ndarray:
+    """float32 numbers as the bits (uint16) of the nearest bfloat16, ties to even."""
+    bits = np.ascontiguousarray(numbers, dtype=np.float32).view(np.uint32)
+    high = bits >> 16
+    rounded = (bits + np.uint32(0x7FFF) + (high & 1)) >> 16
+    return np.where(np.isnan(numbers), high | 0x40, rounded).astype(np.uint16)
+
+
+def widen(bits: np.ndarray) -> np.ndarray:
+    """The bits (uint16) of bfloat16 numbers as float32."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def raw(array: Array) -> Array:
+    """`array` as kernels take it: the bits of one in bfloat16, others as they are."""
+    return array.view(BITS) if array.dtype == BFLOAT16 else array
+
+
+def first_half(array: np.ndarray) -> np.ndarray:
+    """The first half of each row of `array` (N, V), contiguous float32, as N rows of V bfloat16.
+
+    Number j of a row lies where number j // 2 was: who goes through a row in order may read the one
+    and write the other.
+    """
+    return array.view(BFLOAT16)[:, : array.shape[1]]
+
+
+# ------------------------------------------------------------------------------- single numbers
+
+
+@jit(**INLINE)
+def rounded_bits(x):
+    bits = np.float32(x).view(np.uint32)
+    high = bits >> np.uint32(16)
+    if x != x:
+        return np.uint16(high | np.uint32(0x40))
+    return np.uint16((bits + (np.uint32(0x7FFF) + (high & np.uint32(1)))) >> np.uint32(16))
+
+
+@jit(**INLINE)
+def take(array, i):
+    """Number i of an array of numbers or bits."""
+    if array.itemsize == 2:
+        return np.uint32(np.uint32(array[i]) << np.uint32(16)).view(np.float32)
+    return array[i]
+
+
+@jit(**INLINE)
+def put(array, i, x):
+    """array[i] = x, rounded where the array holds bits."""
+    if array.itemsize == 2:
+        array[i] = rounded_bits(x)
+    else:
+        array[i] = x
