@@ -1,12 +1,12 @@
-"""float32 against bfloat16 products: the losses of a run, seed by seed, and what a seed changes.
+"""float32 against bfloat16, of products alone and of activations too: the losses of a run, seed by seed, and what a seed changes.
 
     MINILLM_DATA=folder python benchmarks/precision.py       # reads folder/**/tinyshakespeare.txt
     python benchmarks/precision.py --steps 1000 --seeds 5    # without a folder: Python's own modules
 
-A GPT of 4.9 million parameters (6 layers, 256 wide) on the bytes of a text, 1,024 a step. Both
+A GPT of 4.9 million parameters (6 layers, 256 wide) on the bytes of a text, 1,024 a step. All
 precisions start from the same weights and see the same batches. Losses in nats a byte: the mean of
 the last tenth of the run, and of 64 windows of the last tenth of the text, which is held out.
-"drift" is the largest distance between the mean curves of the two precisions, in spreads (standard
+"drift" is the largest distance between a precision's mean curve and that of float32, in spreads (standard
 deviations) of float32's curves of single seeds, tenth by tenth of the run.
 """
 
@@ -29,6 +29,11 @@ from minillm.training.step import update
 
 CONFIG = GPTConfig(vocab_size=256, block_size=128, n_layer=6, n_head=4, d_model=256)
 ROWS, WINDOWS, SPREAD = 8, 64, 1.0
+WAYS = {  # of products, of activations
+    "float32": ("float32", "float32"),
+    "bfloat16": ("bfloat16", "float32"),
+    "bfloat16 kept": ("bfloat16", "bfloat16"),
+}
 
 
 def text() -> np.ndarray:
@@ -44,10 +49,13 @@ def windows(source: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndar
     return rows[:, :-1], rows[:, 1:]
 
 
-def run(source: np.ndarray, seed: int, precision: str, steps: int) -> tuple[np.ndarray, float]:
+def run(source: np.ndarray, seed: int, way: str, steps: int) -> tuple[np.ndarray, float]:
     """The loss of every step, and that of the held-out tenth at the end."""
     cut = len(source) * 9 // 10
-    config = TrainConfig(steps=steps, lr=1e-3, warmup=steps // 10, precision=precision)
+    precision, activations = WAYS[way]
+    config = TrainConfig(
+        steps=steps, lr=1e-3, warmup=steps // 10, precision=precision, activations=activations
+    )
     model = GPT(CONFIG, np.random.default_rng(seed)).train()
     betas = config.beta1, config.beta2
     optimizer = AdamW(model.named_parameters(), config.lr, betas, config.eps, config.weight_decay)
@@ -70,23 +78,24 @@ def main() -> None:
     print(f"text      {len(source):,} bytes")
     _common.table("losses", "last tenth", "held out", "seconds")
     curves, held_out = {}, {}
-    for precision in backend.PRECISIONS:
-        curves[precision], held_out[precision] = [], []
+    for way in WAYS:
+        curves[way], held_out[way] = [], []
         for seed in seeds:
             begun = time.perf_counter()
-            losses, judged = run(source, seed, precision, steps)
+            losses, judged = run(source, seed, way, steps)
             tenths = [part.mean() for part in np.array_split(losses, 10)]
-            curves[precision].append(tenths)
-            held_out[precision].append(judged)
+            curves[way].append(tenths)
+            held_out[way].append(judged)
             cells = f"{tenths[-1]:.5f}", f"{judged:.5f}", time.perf_counter() - begun
-            _common.row(f"{precision}, seed {seed}", *cells)
-    one, other = (np.array(curves[precision]) for precision in backend.PRECISIONS)
-    drift = np.max(abs((other - one).mean(axis=0)) / one.std(axis=0, ddof=1))
-    exact, half = (np.array(held_out[precision]) for precision in backend.PRECISIONS)
-    print(f"\nheld out: spread of float32's seeds {exact.std(ddof=1):.5f},")
-    print(f"bfloat16 minus float32, seed by seed {', '.join(f'{x:+.5f}' for x in half - exact)}")
-    reached = "yes" if drift <= SPREAD else "NO"
-    print(f"drift of the curves {drift:.3f} spreads, wanted at most {SPREAD:.0f}: {reached}")
+            _common.row(f"{way}, seed {seed}", *cells)
+    one, exact = np.array(curves.pop("float32")), np.array(held_out["float32"])
+    print(f"\nheld out: spread of float32's seeds {exact.std(ddof=1):.5f}")
+    for way, other in curves.items():
+        beside = np.array(held_out[way]) - exact
+        drift = np.max(abs((other - one).mean(axis=0)) / one.std(axis=0, ddof=1))
+        reached = "yes" if drift <= SPREAD else "NO"
+        print(f"{way} minus float32, seed by seed {', '.join(f'{x:+.5f}' for x in beside)}")
+        print(f"drift of the curves {drift:.3f} spreads, wanted at most {SPREAD:.0f}: {reached}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@
     python benchmarks/train_step.py --sweep 256 4096 --steps 1
     python benchmarks/train_step.py --threads             # ours, 1 thread against 2
 
-Forward, backward, clipping and AdamW on random tokens. Every contender lives in a process of its
+Forward, backward, clipping and AdamW on random tokens; with bfloat16 products activations are kept
+in bfloat16 too, as PyTorch's autocast does. Every contender lives in a process of its
 own, so that peak memory is its own; they take steps in turns, so that all meet the same machine.
 "faults" are the page faults of a step, where memory that is new to the process is touched. A row of
 the sweep makes one step before those that count.
@@ -48,7 +49,9 @@ def our_step(batch: int, length: int, precision: str) -> Callable[[], float]:
     from minillm.training.optimizer import AdamW
     from minillm.training.step import update
 
-    config = TrainConfig(lr=3e-4, schedule="constant", warmup=0, precision=precision)
+    config = TrainConfig(
+        lr=3e-4, schedule="constant", warmup=0, precision=precision, activations=precision
+    )
     model = GPT(GPTConfig(block_size=max(1024, length), **GPT2), np.random.default_rng(0))
     model.train()
     betas = (config.beta1, config.beta2)

@@ -125,7 +125,7 @@ def fast(*arrays: Array) -> bool:
 # ---------------------------------------------------------------------------------- precision
 
 PRECISIONS = ("float32", "bfloat16")
-_precision = "float32"
+_precision, _activations = "float32", "float32"
 
 
 class precision:
@@ -133,27 +133,48 @@ class precision:
 
     "float32": as they stand. "bfloat16": operands rounded to bfloat16, products summed in float32,
     twice the speed or more where the processor multiplies bfloat16. Weights, gradients, norms,
-    softmax, loss and optimizer stay float32; float64 arrays stay float64. Raises `InputError` for
-    another name.
+    softmax, loss and optimizer stay float32; float64 arrays stay float64.
+
+    `activations`, "float32" or, with bfloat16 products, "bfloat16": in what the arrays are stored
+    that the forward pass keeps for the backward pass and that gain from it: the norms' outputs in
+    front of products, which round them anyway, and the feed-forward layer's widest array. NumPy's
+    arrays alone; a GPU's stay float32.
+
+    Raises `InputError` for other names, and for bfloat16 activations of float32 products.
     """
 
-    def __init__(self, name: str) -> None:
-        global _precision
-        if name not in PRECISIONS:
-            raise InputError(f"precision is {name!r}; it takes {' or '.join(PRECISIONS)}")
-        self.previous, _precision = _precision, name
+    def __init__(self, name: str, activations: str = "float32") -> None:
+        global _precision, _activations
+        for what, given in (("precision", name), ("activations", activations)):
+            if given not in PRECISIONS:
+                raise InputError(f"{what} is {given!r}; it takes {' or '.join(PRECISIONS)}")
+        if activations == "bfloat16" and name != "bfloat16":
+            raise InputError("activations in bfloat16 need the precision bfloat16 too")
+        self.previous = _precision, _activations
+        _precision, _activations = name, activations
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        global _precision
-        _precision = self.previous
+        global _precision, _activations
+        _precision, _activations = self.previous
 
 
 def bfloat16_products(*arrays: Array) -> bool:
-    """Whether the product of these arrays is to be computed in bfloat16."""
-    return _precision == "bfloat16" and all(array.dtype == np.float32 for array in arrays)
+    """Whether the product of these arrays, float32 or bfloat16, is to be computed in bfloat16."""
+    return _precision == "bfloat16" and all(
+        array.dtype == np.float32 or array.dtype.name == "bfloat16" for array in arrays
+    )
+
+
+def bfloat16_activations(*arrays: Array) -> bool:
+    """Whether what products of these arrays leave for the backward pass is stored in bfloat16."""
+    return (
+        _activations == "bfloat16"
+        and bfloat16_products(*arrays)
+        and all(type(array) is np.ndarray for array in arrays)
+    )
 
 
 # ---------------------------------------------------------------------------------- threads

@@ -23,6 +23,7 @@ from minillm import backend
 from minillm.autograd.guard import check_seals
 from minillm.backend import Array
 from minillm.errors import GraphError
+from minillm.kernels.bfloat16 import BFLOAT16
 
 if TYPE_CHECKING:
     from minillm.autograd.tensor import Tensor
@@ -184,7 +185,7 @@ def _send(
         array = node.array
         if part.shape != array.shape:
             part, own = _unbroadcast(part, array.shape, op, position), True
-        if part.dtype != array.dtype:
+        if part.dtype != array.dtype and array.dtype != BFLOAT16:  # sums do not lose precision
             part, own = part.astype(array.dtype), True
         sums.add(node, part, own)
 

@@ -39,6 +39,7 @@ from minillm.kernels import rotary as rotary_kernel
 from minillm.kernels import silu as silu_kernel
 from minillm.kernels import softmax as softmax_kernel
 from minillm.kernels import swiglu as swiglu_kernel
+from minillm.kernels.bfloat16 import BFLOAT16
 
 __all__ = [
     "attention", "concatenate", "cross_entropy", "dropout", "embedding", "feed_forward", "gelu",
@@ -246,12 +247,20 @@ def rotary(x: Tensor, cos: Array, sin: Array) -> Tensor:
 
 
 def layer_norm(
-    x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+    x: Tensor,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    for_products: bool = False,
 ) -> Tensor:
-    """(x - mean) / sqrt(variance + eps) * weight + bias over the last axis of x (..., C)."""
+    """(x - mean) / sqrt(variance + eps) * weight + bias over the last axis of x (..., C).
+
+    `for_products`: nothing but linear layers reads the result, so that with bfloat16 activations
+    (`backend.precision`) it is stored as their products round it.
+    """
     a, w, b = x.array, *(None if tensor is None else tensor.array for tensor in (weight, bias))
     arrays.check_norm("layer_norm", a, weight=w, bias=b)
-    out, mean, rstd = layer_norm_kernel.forward(a, w, b, eps)
+    out, mean, rstd = layer_norm_kernel.forward(a, w, b, eps, _stored(a, for_products))
     given = (True, weight is not None, bias is not None)
 
     def backward(dout: Array) -> list[Array]:
@@ -262,16 +271,26 @@ def layer_norm(
     return record("layer_norm", out, parents, backward, saves="inputs")
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-6) -> Tensor:
-    """x / sqrt(mean(x^2) + eps) * weight over the last axis of x (..., C)."""
+def rms_norm(
+    x: Tensor, weight: Tensor, eps: float = 1e-6, for_products: bool = False
+) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) * weight over the last axis of x (..., C).
+
+    `for_products` as for `layer_norm`.
+    """
     a, w = x.array, weight.array
     arrays.check_norm("rms_norm", a, weight=w)
-    out, rstd = rms_norm_kernel.forward(a, w, eps)
+    out, rstd = rms_norm_kernel.forward(a, w, eps, _stored(a, for_products))
 
     def backward(dout: Array) -> tuple[Array, Array]:
         return rms_norm_kernel.backward(dout, a, w, rstd)
 
     return record("rms_norm", out, (x, weight), backward, saves="inputs")
+
+
+def _stored(x: Array, for_products: bool) -> np.dtype | None:
+    """The dtype of a norm's result, where that is not the dtype of x."""
+    return BFLOAT16 if for_products and backend.bfloat16_activations(x) else None
 
 
 # ---------------------------------------------------------------------------------- activations

@@ -166,7 +166,8 @@ def _check_free(folder: RunFolder) -> None:
 
 def _about(model: LanguageModel, config: TrainConfig, folder: RunFolder) -> str:
     tokens = config.batch_size * model.config.block_size
-    memory = model.memory_estimate(config.micro_batch_size or config.batch_size).total
+    rows = config.micro_batch_size or config.batch_size
+    memory = model.memory_estimate(rows, activations=config.activations).total
     return (
         f"{type(model).__name__} of {model.num_parameters():,} parameters, {tokens:,} tokens per"
         f" step, about {memory / 2**20:,.0f} MiB; run folder {folder.path}"

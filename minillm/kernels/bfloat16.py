@@ -44,15 +44,6 @@ def raw(array: Array) -> Array:
     return array.view(BITS) if array.dtype == BFLOAT16 else array
 
 
-def first_half(array: np.ndarray) -> np.ndarray:
-    """The first half of each row of `array` (N, V), contiguous float32, as N rows of V bfloat16.
-
-    Number j of a row lies where number j // 2 was: who goes through a row in order may read the one
-    and write the other.
-    """
-    return array.view(BFLOAT16)[:, : array.shape[1]]
-
-
 # ------------------------------------------------------------------------------- single numbers
 
 
@@ -60,7 +51,7 @@ def first_half(array: np.ndarray) -> np.ndarray:
 def rounded_bits(x):
     bits = np.float32(x).view(np.uint32)
     high = bits >> np.uint32(16)
-    if x != x:
+    if np.isnan(x):
         return np.uint16(high | np.uint32(0x40))
     return np.uint16((bits + (np.uint32(0x7FFF) + (high & np.uint32(1)))) >> np.uint32(16))
 

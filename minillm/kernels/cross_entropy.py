@@ -25,7 +25,7 @@ import numpy as np
 from minillm import backend
 from minillm.backend import Array
 from minillm.jit import jit, prange
-from minillm.kernels.bfloat16 import put, raw
+from minillm.kernels.bfloat16 import BFLOAT16, put, raw
 from minillm.kernels.layout import PART, flat, rows
 from minillm.kernels.softmax import LANES, largest
 from minillm.kernels.vector_math import exp
@@ -53,6 +53,9 @@ def backward_reference(
 ) -> Array:
     """Gradient of the logits, (N, V), written to `out` where it is given."""
     xp = backend.array_module(logits)
+    if out is not None and out.dtype == BFLOAT16:
+        out[:, : logits.shape[1]] = backward_reference(dlosses, logits, targets, lse)
+        return out
     counted = targets != IGNORED
     dlosses = xp.where(counted, dlosses, xp.zeros_like(dlosses))
     dlogits = xp.subtract(logits, lse[:, None], out=out)
@@ -116,9 +119,10 @@ def _backward(dlosses, logits, targets, lse, dlogits):
         block = np.empty(BLOCK, logits.dtype)
         for n in range(part * count // parts, (part + 1) * count // parts):
             if targets[n] == IGNORED:
-                dlogits[n] = 0
+                dlogits[n, : logits.shape[1]] = 0
             else:
-                _gradient(logits[n], targets[n], lse[n], dlosses[n], dlogits[n], block)
+                row = dlogits[n, : logits.shape[1]]
+                _gradient(logits[n], targets[n], lse[n], dlosses[n], row, block)
 
 
 @jit(forceinline=True)
@@ -156,7 +160,8 @@ def backward(
 ) -> Array:
     """Gradient (N, V) of the logits from `dlosses` (N,).
 
-    `out` may be `logits` itself; in bfloat16 it may be `bfloat16.first_half(logits)`.
+    `out` may be `logits` itself. It may also be `logits.view(BFLOAT16)`, where V numbers take the
+    first half of each row: number j lies where number j // 2 was, which has been read by then.
     """
     if backend.fast(dlosses, logits, targets, lse):
         return backward_fast(dlosses, logits, targets, lse, out)

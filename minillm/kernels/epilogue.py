@@ -11,6 +11,7 @@ stored (blocking.py calls `finish`). `p` stands for the numbers of the product a
     GELU_BACK      out = p gelu'(beside),        then beside = gelu(beside)
 
 `beside` is an array of the output's shape: the other summand; or what GELU's derivative will need.
+It may be stored in bfloat16 where the output is float32.
 GELU_BACK is for the way back through a feed-forward layer: the product is the gradient of GELU's
 output, which becomes that of its input; and GELU's output is computed again for the product that
 makes the gradient of the next weight, so that nobody has to keep it (feed_forward.py).
@@ -28,6 +29,7 @@ import numpy as np
 from minillm.backend import Array
 from minillm.jit import jit
 from minillm.kernels import gelu
+from minillm.kernels.bfloat16 import BFLOAT16, put, raw, take
 from minillm.kernels.gelu import NORMAL_CLIP, PEAK, TANH_CLIP, A, B, erf_both, tanh_both
 from minillm.kernels.layout import flat
 
@@ -66,7 +68,8 @@ def fitted(end: Epilogue | None, out: Array) -> Epilogue:
     bias = flat(np.asarray(end.bias, out.dtype)) if end.bias.size else none.bias
     beside = none.beside
     if end.kind:
-        beside = np.require(end.beside, out.dtype, "CW").reshape(out.shape)
+        stored = BFLOAT16 if end.beside.dtype == BFLOAT16 else out.dtype
+        beside = raw(np.require(end.beside, stored, "CW")).reshape(out.shape)
     return Epilogue(end.kind, bias, beside)
 
 
@@ -88,8 +91,9 @@ def finish_reference(out: Array, end: Epilogue) -> Array:
         end.beside[...] = out.reshape(end.beside.shape)
         return gelu.forward_reference(out, name_of(end.kind))
     if end.kind in (GELU_BACK, GELU_BACK + TANH):
-        before = end.beside.reshape(out.shape).copy()
-        end.beside[...] = gelu.forward_reference(end.beside, name_of(end.kind))
+        before = end.beside.reshape(out.shape).astype(out.dtype)
+        value = gelu.forward_reference(before, name_of(end.kind))
+        end.beside[...] = value.reshape(end.beside.shape)
         return gelu.backward_reference(out, before, name_of(end.kind))
     return out
 
@@ -129,14 +133,14 @@ def finish_all(out, end):
 @jit
 def add(row, other):
     for j in range(row.size):
-        row[j] += other[j]
+        row[j] += take(other, j)
 
 
 @jit
 def gelu_row(row, before):
     peak, clip = row.dtype.type(PEAK), row.dtype.type(NORMAL_CLIP)
     for j in range(row.size):
-        before[j] = row[j]
+        put(before, j, row[j])
         row[j] = erf_both(row[j], peak, clip)[0]
 
 
@@ -144,9 +148,9 @@ def gelu_row(row, before):
 def gelu_back_row(row, before):
     peak, clip = row.dtype.type(PEAK), row.dtype.type(NORMAL_CLIP)
     for j in range(row.size):
-        value, slope = erf_both(before[j], peak, clip)
+        value, slope = erf_both(take(before, j), peak, clip)
         row[j] *= slope
-        before[j] = value
+        put(before, j, value)
 
 
 @jit
@@ -154,7 +158,7 @@ def gelu_tanh_row(row, before):
     one, twice_a = row.dtype.type(1), row.dtype.type(2 * A)
     b, clip = row.dtype.type(B), row.dtype.type(TANH_CLIP)
     for j in range(row.size):
-        before[j] = row[j]
+        put(before, j, row[j])
         row[j] = tanh_both(row[j], one, twice_a, b, clip)[0]
 
 
@@ -163,6 +167,6 @@ def gelu_tanh_back_row(row, before):
     one, twice_a = row.dtype.type(1), row.dtype.type(2 * A)
     b, clip = row.dtype.type(B), row.dtype.type(TANH_CLIP)
     for j in range(row.size):
-        value, slope = tanh_both(before[j], one, twice_a, b, clip)
+        value, slope = tanh_both(take(before, j), one, twice_a, b, clip)
         row[j] *= slope
-        before[j] = value
+        put(before, j, value)

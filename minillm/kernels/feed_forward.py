@@ -14,6 +14,9 @@ two of them: u and gelu(u). Of these only u is kept; gelu(u) costs a few operati
 is made again on the way back, while the product dout @ down, which turns dg into du, is in cache
 (epilogue.py). A backward pass that comes only once writes gelu(u) over u.
 
+With bfloat16 activations (`backend.precision`) u is stored in that type. Then gelu(u) on the way
+back is that of the rounded u, which moves it about as far as the rounding of its product does.
+
 Shapes: x (..., C), up (F, C), up_bias (F,), down (C, F), down_bias (C,), residual and out (..., C);
 both biases or neither, residual or None. Source: Vaswani et al. 2017, "Attention is all you need",
 section 3.3; with GELU, Radford et al. 2018, "Improving language understanding by generative
@@ -29,6 +32,7 @@ import numpy as np
 from minillm import backend
 from minillm.backend import Array
 from minillm.kernels import gelu, linear
+from minillm.kernels.bfloat16 import BFLOAT16
 from minillm.kernels.epilogue import ADD, GELU, GELU_BACK, TANH, epilogue
 from minillm.kernels.matmul import product
 
@@ -50,7 +54,8 @@ def forward_reference(
     """The layer's output and u."""
     u = linear.forward_reference(x, up, up_bias)  # (..., F)
     g = gelu.forward_reference(u, approximate)
-    return linear.forward_reference(g, down, down_bias, residual), u
+    out = linear.forward_reference(g, down, down_bias, residual)
+    return out, u.astype(BFLOAT16) if backend.bfloat16_activations(x, up, down) else u
 
 
 def backward_reference(
@@ -65,6 +70,7 @@ def backward_reference(
     spend: bool = False,
 ) -> Gradients:
     """Gradients of x, up, up_bias, down and down_bias."""
+    u = u.astype(dout.dtype, copy=False)
     g = gelu.forward_reference(u, approximate)
     dg, ddown, ddown_bias = linear.backward_reference(dout, g, down, with_bias, (True, wanted[2]))
     du = gelu.backward_reference(dg, u, approximate)
@@ -89,7 +95,8 @@ def forward_fast(
 ) -> tuple[Array, Array]:
     halved = backend.bfloat16_products(x, up, down)
     rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
-    u = np.empty((*x.shape[:-1], len(up)), np.result_type(x, up))
+    stored = BFLOAT16 if backend.bfloat16_activations(x, up, down) else np.result_type(x, up)
+    u = np.empty((*x.shape[:-1], len(up)), stored)
     after = epilogue(up_bias, GELU + TANH * (approximate == "tanh"), u)
     g = product(rows, up.T, bfloat16=halved, end=after)
     after = epilogue(down_bias) if residual is None else epilogue(down_bias, ADD, residual)

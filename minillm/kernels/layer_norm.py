@@ -19,18 +19,21 @@ and Hinton 2016, "Layer normalization", equation 4.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from minillm import backend
 from minillm.backend import Array
 from minillm.jit import jit, prange
+from minillm.kernels.bfloat16 import put, raw
 from minillm.kernels.layout import rows
 
 # ------------------------------------------------------------------------------- reference
 
 
 def forward_reference(
-    x: Array, weight: Array | None, bias: Array | None, eps: float
+    x: Array, weight: Array | None, bias: Array | None, eps: float, stored: Any = None
 ) -> tuple[Array, Array, Array]:
     """out (..., C), and mean and rstd (...) for backward."""
     xp = backend.array_module(x)
@@ -40,7 +43,8 @@ def forward_reference(
     rstd = 1 / xp.sqrt(variance + eps)
     out = centred * rstd[..., None]
     out = out if weight is None else out * weight
-    return out if bias is None else out + bias, mean, rstd
+    out = out if bias is None else out + bias
+    return out.astype(stored or out.dtype, copy=False), mean, rstd
 
 
 def backward_reference(
@@ -67,18 +71,18 @@ CHUNK_ROWS, MOST_CHUNKS = 16, 64
 
 
 def forward_fast(
-    x: Array, weight: Array | None, bias: Array | None, eps: float
+    x: Array, weight: Array | None, bias: Array | None, eps: float, stored: Any = None
 ) -> tuple[Array, Array, Array]:
     if x.size == 0:
-        return forward_reference(x, weight, bias, eps)
+        return forward_reference(x, weight, bias, eps, stored)
     C = x.shape[-1]
-    out = np.empty(x.shape, x.dtype)
+    out = np.empty(x.shape, stored or x.dtype)
     mean, rstd = np.empty(x.shape[:-1], x.dtype), np.empty(x.shape[:-1], x.dtype)
     weight = np.ones(C, x.dtype) if weight is None else weight
     bias = np.zeros(C, x.dtype) if bias is None else bias
     _forward(
         rows(x), rows(weight), rows(bias), x.dtype.type(eps),
-        out.reshape(-1, C), mean.reshape(-1), rstd.reshape(-1),
+        raw(out).reshape(-1, C), mean.reshape(-1), rstd.reshape(-1),
     )  # fmt: skip
     return out, mean, rstd
 
@@ -122,9 +126,9 @@ def _forward_rows(x, weight, bias, eps, out, mean, rstd):
         squares = number(0)
         for c in range(C):
             squares += (x[n, c] - middle) * (x[n, c] - middle)
-        factor = number(1) / np.sqrt(squares * share + eps)
+        factor, row = number(1) / np.sqrt(squares * share + eps), out[n]
         for c in range(C):
-            out[n, c] = (x[n, c] - middle) * factor * weight[c] + bias[c]
+            put(row, c, (x[n, c] - middle) * factor * weight[c] + bias[c])
         mean[n], rstd[n] = middle, factor
 
 
@@ -180,16 +184,16 @@ def add_up(parts, sums):
 
 
 def forward(
-    x: Array, weight: Array | None, bias: Array | None, eps: float = 1e-5
+    x: Array, weight: Array | None, bias: Array | None, eps: float = 1e-5, stored: Any = None
 ) -> tuple[Array, Array, Array]:
     """Normalize `x` (..., C) over its last axis, scale by `weight` (C,) and add `bias` (C,).
 
     float32 or float64, all of one dtype; None for no weight or no bias. Returns out (..., C), and
-    mean and rstd (...), which backward needs.
+    mean and rstd (...), which backward needs. `stored` is the dtype of out, if not that of x:
+    bfloat16 for what goes into products that round it anyway.
     """
-    if backend.fast(x):
-        return forward_fast(x, weight, bias, eps)
-    return forward_reference(x, weight, bias, eps)
+    run = forward_fast if backend.fast(x) else forward_reference
+    return run(x, weight, bias, eps, stored)
 
 
 def backward(

@@ -28,7 +28,7 @@ from __future__ import annotations
 from minillm import backend
 from minillm.backend import Array
 from minillm.kernels import cross_entropy, matmul
-from minillm.kernels.bfloat16 import first_half
+from minillm.kernels.bfloat16 import BFLOAT16
 
 SLICE = 1 << 25  # most logits at a time: 128 MB in float32, enough rows to keep the products fast
 
@@ -56,8 +56,9 @@ def forward(
         losses[part], lse = cross_entropy.forward(scores, targets[part])
         if any(wanted):
             # The products would round it anyway: in bfloat16 they have half as much to read.
-            dscores = first_half(scores) if halved and backend.fast(scores) else scores
-            cross_entropy.backward(scale[part], scores, targets[part], lse, out=dscores)
+            into = scores.view(BFLOAT16) if halved and backend.fast(scores) else scores
+            cross_entropy.backward(scale[part], scores, targets[part], lse, out=into)
+            dscores = into[:, : len(weight)]
         if wanted[0]:
             matmul.product(dscores, weight, out=dx[part], bfloat16=halved)
         if wanted[1]:

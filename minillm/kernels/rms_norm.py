@@ -15,23 +15,29 @@ Shapes: x, out, dout, dx (..., C); weight (C,) or None; rstd (...). Source: Zhan
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from minillm import backend
 from minillm.backend import Array
 from minillm.jit import jit, prange
+from minillm.kernels.bfloat16 import put, raw
 from minillm.kernels.layer_norm import CHUNK_ROWS, MOST_CHUNKS, add_up
 from minillm.kernels.layout import rows
 
 # ------------------------------------------------------------------------------- reference
 
 
-def forward_reference(x: Array, weight: Array | None, eps: float) -> tuple[Array, Array]:
+def forward_reference(
+    x: Array, weight: Array | None, eps: float, stored: Any = None
+) -> tuple[Array, Array]:
     """out (..., C), and rstd (...) for backward."""
     xp = backend.array_module(x)
     rstd = 1 / xp.sqrt((x * x).sum(axis=-1) / max(1, x.shape[-1]) + eps)
     out = x * rstd[..., None]
-    return out if weight is None else out * weight, rstd
+    out = out if weight is None else out * weight
+    return out.astype(stored or out.dtype, copy=False), rstd
 
 
 def backward_reference(
@@ -51,13 +57,15 @@ def backward_reference(
 # of rows whose number depends on the shape alone.
 
 
-def forward_fast(x: Array, weight: Array | None, eps: float) -> tuple[Array, Array]:
+def forward_fast(
+    x: Array, weight: Array | None, eps: float, stored: Any = None
+) -> tuple[Array, Array]:
     if x.size == 0:
-        return forward_reference(x, weight, eps)
+        return forward_reference(x, weight, eps, stored)
     C = x.shape[-1]
-    out, rstd = np.empty(x.shape, x.dtype), np.empty(x.shape[:-1], x.dtype)
+    out, rstd = np.empty(x.shape, stored or x.dtype), np.empty(x.shape[:-1], x.dtype)
     weight = np.ones(C, x.dtype) if weight is None else weight
-    _forward(rows(x), rows(weight), x.dtype.type(eps), out.reshape(-1, C), rstd.reshape(-1))
+    _forward(rows(x), rows(weight), x.dtype.type(eps), raw(out).reshape(-1, C), rstd.reshape(-1))
     return out, rstd
 
 
@@ -90,9 +98,9 @@ def _forward_rows(x, weight, eps, out, rstd):
         squares = number(0)
         for c in range(C):
             squares += x[n, c] * x[n, c]
-        factor = number(1) / np.sqrt(squares / number(C) + eps)
+        factor, row = number(1) / np.sqrt(squares / number(C) + eps), out[n]
         for c in range(C):
-            out[n, c] = x[n, c] * factor * weight[c]
+            put(row, c, x[n, c] * factor * weight[c])
         rstd[n] = factor
 
 
@@ -129,13 +137,17 @@ def _backward_rows(dout, x, weight, rstd, dx, dweight):
 # ---------------------------------------------------------------------------------- public
 
 
-def forward(x: Array, weight: Array | None, eps: float = 1e-6) -> tuple[Array, Array]:
+def forward(
+    x: Array, weight: Array | None, eps: float = 1e-6, stored: Any = None
+) -> tuple[Array, Array]:
     """Divide `x` (..., C) by its root mean square over the last axis and scale by `weight` (C,).
 
     float32 or float64, of one dtype; None for no weight. Returns out (..., C), and rstd (...),
-    which backward needs.
+    which backward needs. `stored` is the dtype of out, if not that of x: bfloat16 for what goes
+    into products that round it anyway.
     """
-    return forward_fast(x, weight, eps) if backend.fast(x) else forward_reference(x, weight, eps)
+    run = forward_fast if backend.fast(x) else forward_reference
+    return run(x, weight, eps, stored)
 
 
 def backward(dout: Array, x: Array, weight: Array | None, rstd: Array) -> tuple[Array, Array]:

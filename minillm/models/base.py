@@ -272,24 +272,32 @@ class LanguageModel(Module):
             multiplied += self.token_embedding.weight.size
         return 6 * multiplied + 12 * c.n_layer * c.d_model * T
 
-    def memory_estimate(self, batch: int, T: int | None = None) -> MemoryEstimate:
+    def memory_estimate(
+        self, batch: int, T: int | None = None, activations: str = "float32"
+    ) -> MemoryEstimate:
         """Bytes that a training step on `batch` rows of T (else `block_size`) tokens needs.
 
         Counted are the arrays that stay; the working memory of a kernel comes on top.
+        `activations` is the setting of `backend.precision`.
         """
         c = self.config
         T = c.block_size if T is None else T
         itemsize = self.token_embedding.weight.dtype.itemsize
         weights = self.num_parameters() * itemsize
-        in_blocks = c.n_layer * self._activations_per_block()
+        wide, rounded = self._activations_per_block()
+        block = wide * itemsize + rounded * (2 if activations == "bfloat16" else itemsize)
+        in_blocks = c.n_layer * block
         if self.recompute:  # what enters each block, and all of the one being computed again
-            in_blocks = c.n_layer * c.d_model + self._activations_per_block()
+            in_blocks = c.n_layer * c.d_model * itemsize + block
         around = 4 * c.d_model  # embeddings, their sum, the last norm, the gradient of the loss
-        activations = batch * T * (in_blocks + around) * itemsize
-        return MemoryEstimate(weights, weights, 2 * weights, activations)
+        left = batch * T * (in_blocks + around * itemsize)
+        return MemoryEstimate(weights, weights, 2 * weights, left)
 
-    def _activations_per_block(self) -> int:
-        """Numbers that the forward pass of one block leaves behind for each token."""
+    def _activations_per_block(self) -> tuple[int, int]:
+        """Numbers that the forward pass of one block leaves behind for each token.
+
+        Those that are always stored in the model's precision, and those that may be in bfloat16.
+        """
         raise NotImplementedError
 
     def _cache_shape(self) -> tuple[int, int, int]:

@@ -137,11 +137,14 @@ class GPT(LanguageModel):
             return x + self.position_embedding(place.positions)
         return x * math.sqrt(self.config.d_model) + self.sinusoids[place.positions]
 
-    def _activations_per_block(self) -> int:
+    def _activations_per_block(self) -> tuple[int, int]:
         c = self.config
-        wide = 3 + 1 + 2 + 2 + (4 if c.dropout else 0)  # qkv, heads, 2 norms, 2 sums
-        hidden = 1 if c.activation in APPROXIMATE else 2
-        return wide * c.d_model + hidden * c.mlp_width
+        wide = (3 + 1 + 2 + (4 if c.dropout else 0)) * c.d_model  # qkv, heads, 2 sums
+        norms = 2 * c.d_model
+        wide, rounded = (wide, norms) if c.norm == "pre" else (wide + norms, 0)
+        if c.activation in APPROXIMATE:
+            return wide, rounded + c.mlp_width
+        return wide + 2 * c.mlp_width, rounded
 
     def _cache_shape(self) -> tuple[int, int, int]:
         c = self.config
@@ -167,8 +170,8 @@ class Block(Module):
         if self.post_norm:
             x = self.norm1(add_branch(x, attention, x, self.dropout))  # (B, T, C)
             return self.norm2(add_branch(x, self.mlp, x, self.dropout))
-        x = add_branch(x, attention, self.norm1(x), self.dropout)  # (B, T, C)
-        return add_branch(x, self.mlp, self.norm2(x), self.dropout)
+        x = add_branch(x, attention, self.norm1(x, for_products=True), self.dropout)  # (B, T, C)
+        return add_branch(x, self.mlp, self.norm2(x, for_products=True), self.dropout)
 
 
 class Attention(Module):

@@ -125,12 +125,12 @@ class Llama(LanguageModel):
             cache.advance(place.ids.shape[1])
         return self.norm(x)
 
-    def _activations_per_block(self) -> int:
+    def _activations_per_block(self) -> tuple[int, int]:
         c = self.config
         kv = c.d_model * c.n_kv_head // c.n_head
         queries = (3 if c.qk_norm else 2) * (c.d_model + kv) + kv  # made, normed, rotated; values
-        wide = 1 + 2 + 2 + (4 if c.dropout else 0)  # heads, 2 norms, 2 sums
-        return queries + wide * c.d_model + 3 * c.d_ff
+        wide = 1 + 2 + (4 if c.dropout else 0)  # heads, 2 sums
+        return queries + wide * c.d_model + 3 * c.d_ff, 2 * c.d_model  # and 2 norms
 
     def _cache_shape(self) -> tuple[int, int, int]:
         c = self.config
@@ -152,8 +152,8 @@ class Block(Module):
 
     def forward(self, x: Tensor, layer: int, place: Place, rotation: Rotation) -> Tensor:
         attention = partial(self.attention, layer=layer, place=place, rotation=rotation)
-        x = add_branch(x, attention, self.norm1(x), self.dropout)  # (B, T, C)
-        return add_branch(x, self.mlp, self.norm2(x), self.dropout)
+        x = add_branch(x, attention, self.norm1(x, for_products=True), self.dropout)  # (B, T, C)
+        return add_branch(x, self.mlp, self.norm2(x, for_products=True), self.dropout)
 
 
 class Attention(Module):

@@ -72,8 +72,8 @@ class LayerNorm(Module):
         self.bias = constant(d, 0.0) if bias else None
         self.eps = eps
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, self.weight, self.bias, self.eps)
+    def forward(self, x: Tensor, for_products: bool = False) -> Tensor:
+        return F.layer_norm(x, self.weight, self.bias, self.eps, for_products)
 
 
 class RMSNorm(Module):
@@ -83,8 +83,8 @@ class RMSNorm(Module):
         self.weight = constant(d, 1.0)
         self.eps = eps
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.weight, self.eps)
+    def forward(self, x: Tensor, for_products: bool = False) -> Tensor:
+        return F.rms_norm(x, self.weight, self.eps, for_products)
 
 
 class Dropout(Module):

@@ -56,6 +56,7 @@ class TrainConfig:
     batch_size: int = 16  # sequences per update
     micro_batch_size: int = 0  # sequences in memory at once; 0: the whole batch
     precision: Literal["float32", "bfloat16"] = "float32"  # of the products of linear layers
+    activations: Literal["float32", "bfloat16"] = "float32"  # kept for the backward pass
     recompute: bool = False  # keep little of the forward pass, compute it again in the backward
     lr: float = 1e-3  # learning rate after warmup
     min_lr: float = 1e-4  # learning rate at the end of the schedule
@@ -87,7 +88,10 @@ class TrainConfig:
         for name in ("beta1", "beta2"):
             _number(self, "train", name, "from 0 up to, but not, 1", lambda x: 0 <= x < 1)
         _number(self, "train", "stable", "from 0 to 1", lambda x: 0 <= x <= 1)
-        _choice(self, "train", "precision", ("float32", "bfloat16"))
+        for name in ("precision", "activations"):
+            _choice(self, "train", name, ("float32", "bfloat16"))
+        if self.activations == "bfloat16" and self.precision != "bfloat16":
+            raise InputError("train.activations in bfloat16 need train.precision bfloat16 too")
         _choice(self, "train", "schedule", ("cosine", "linear", "constant", "wsd"))
         if not isinstance(self.recompute, bool):
             raise InputError(f"train.recompute is {self.recompute!r}; it takes true or false")

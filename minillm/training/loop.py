@@ -226,7 +226,7 @@ class _Loop:
         where = ""
         if batch is not None:
             seed_dropout(self.model, self.config.seed, step)
-            with backend.precision(self.config.precision):
+            with backend.precision(self.config.precision, self.config.activations):
                 found = first_bad(self.model, pieces(batch, self.config.micro_batch_size))
             where = f"; first bad: {found}"
         return DivergedError(

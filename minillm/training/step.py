@@ -42,7 +42,7 @@ def update(
     """
     optimizer.zero_grad()
     seed_dropout(model, config.seed, step)
-    with backend.precision(config.precision):
+    with backend.precision(config.precision, config.activations):
         loss = accumulate(model, batch, config.micro_batch_size)
     norm = global_norm(optimizer.parameters.values())
     if not (math.isfinite(loss) and math.isfinite(norm)):

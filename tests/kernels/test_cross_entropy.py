@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from minillm import backend
 from minillm.kernels import cross_entropy, linear_cross_entropy
+from minillm.kernels.bfloat16 import BFLOAT16
 
 SHAPES = st.tuples(st.integers(0, 6), st.integers(1, 90))
 
@@ -59,6 +60,18 @@ def test_backward_may_write_over_the_logits(name):
         over = cross_entropy.backward(dlosses, logits, targets, lse, out=logits)
     assert over is logits
     np.testing.assert_array_equal(over, apart)
+
+
+@pytest.mark.parametrize("name", ["numpy", "numba"])
+@pytest.mark.parametrize("V", [1, 40, 5001])
+def test_backward_may_write_over_the_logits_in_bfloat16(name, V):
+    logits, targets, dlosses = rows((5, V), np.float32)
+    with backend.use(name):
+        lse = cross_entropy.forward(logits, targets)[1]
+        apart = cross_entropy.backward(dlosses, logits, targets, lse)
+        over = cross_entropy.backward(dlosses, logits, targets, lse, out=logits.view(BFLOAT16))
+    assert np.shares_memory(over, logits)
+    np.testing.assert_array_equal(over[:, :V], apart.astype(BFLOAT16))
 
 
 @pytest.mark.parametrize("name", ["numpy", "numba"])

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from minillm.jit import disabled
 from minillm.kernels import blocking, matmul
+from minillm.kernels.bfloat16 import BFLOAT16
 from minillm.kernels.epilogue import ADD, GELU, GELU_BACK, NOTHING, TANH, epilogue, finish_reference
 
 SIZES = st.integers(0, 70)
@@ -36,6 +37,20 @@ def test_equals_passes_of_their_own(dtype, kind, lead, M, K, N, with_bias):
     np.testing.assert_allclose(out, wanted, rtol=bound, atol=bound * 10)
     if kind:
         np.testing.assert_allclose(ends[0].beside, ends[1].beside, rtol=bound, atol=bound * 10)
+
+
+@pytest.mark.parametrize("kind", KINDS[1:])
+@settings(max_examples=20, deadline=None)
+@given(M=SIZES, K=st.integers(1, 70), N=SIZES)
+def test_what_lies_beside_may_be_stored_in_bfloat16(kind, M, K, N):
+    """Numbers that are in bfloat16 anyway: only what is written there is rounded."""
+    a, b, bias, beside = case((), M, K, N, np.float32)
+    half = beside.astype(BFLOAT16)
+    wide = half.astype(np.float32)
+    out = matmul.product(a, b, end=epilogue(bias, kind, half))
+    wanted = matmul.product(a, b, end=epilogue(bias, kind, wide))
+    np.testing.assert_array_equal(out, wanted)
+    np.testing.assert_array_equal(half, wide.astype(BFLOAT16))
 
 
 @pytest.mark.skipif(disabled(), reason="in plain Python a tile is NumPy's product")

@@ -7,8 +7,8 @@ from cases import assert_same_on_any_threads
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minillm.kernels.few_rows import FEW, PART, product_fast, suits
 from minillm.kernels.bfloat16 import round_to_bfloat16, widen
+from minillm.kernels.few_rows import FEW, PART, product_fast, suits
 from minillm.kernels.processor import WORD
 from minillm.kernels.tile import per_word, tile
 

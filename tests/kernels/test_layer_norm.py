@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from minillm import backend
 from minillm.kernels import layer_norm
+from minillm.kernels.bfloat16 import BFLOAT16
 
 EPS = 1e-5
 
@@ -102,3 +103,16 @@ def test_threads_do_not_change_a_bit():
         return [*saved, *layer_norm.backward_fast(dout, x, weight, *saved[1:])]
 
     assert_same_on_any_threads(run)
+
+
+@BACKENDS
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (4, 7), (70, 65)])
+def test_the_result_may_be_stored_in_bfloat16(name, shape):
+    x, weight = numbers(shape, np.float32), numbers(shape[-1:], np.float32, 1)
+    with backend.use(name):
+        wide, *kept = layer_norm.forward(x, weight, weight, EPS)
+        half, *kept_too = layer_norm.forward(x, weight, weight, EPS, BFLOAT16)
+    assert half.dtype == BFLOAT16
+    np.testing.assert_array_equal(half, wide.astype(BFLOAT16))
+    for one, other in zip(kept, kept_too, strict=True):
+        np.testing.assert_array_equal(one, other)

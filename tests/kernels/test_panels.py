@@ -1,6 +1,5 @@
 """Packing: panels hold the matrix as their definition says, whatever its layout and its edges."""
 
-import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -60,22 +59,3 @@ def test_panels_hold_rows_by_k(stored, packed, rows, depth, layout, operand, ski
             found = halves(panel[None, into:])[0]
             np.testing.assert_array_equal(found, padded[lanes, start * each :].T)
     assert (panels[0] == 77).all() and (panels[-1] == 77).all() and (panels[:, :into] == 77).all()
-
-
-def test_rounding_is_to_nearest_with_ties_to_even():
-    rng = np.random.default_rng(0)
-    bits = rng.integers(0, 2**32, 20_000, dtype=np.uint32)
-    bits[:4000] = bits[:4000] & 0xFFFF0000 | 0x8000  # half-way between two
-    x = bits.view(np.float32)
-    with np.errstate(invalid="ignore"):
-        peer = x.astype(ml_dtypes.bfloat16)
-    ours = round_to_bfloat16(x)
-    number = ~np.isnan(x)
-    np.testing.assert_array_equal(ours[number], peer.view(np.uint16)[number])
-    assert np.isnan(widen(ours[~number])).all() and not number.all()
-
-
-def test_widening_is_exact():
-    every = np.arange(2**16, dtype=np.uint16)
-    peer = every.view(ml_dtypes.bfloat16).astype(np.float32)
-    np.testing.assert_array_equal(widen(every), peer)

@@ -45,6 +45,8 @@ def test_what_is_measured_is_a_finite_number_in_its_range(name):
         (TrainConfig, {"min_lr": 1.0}, "train.min_lr is 1.0, above train.lr"),
         (TrainConfig, {"schedule": "cosin"}, "train.schedule is 'cosin'; did you mean 'cosine'?"),
         (TrainConfig, {"precision": "int8"}, "'int8'; there are float32, bfloat16"),
+        (TrainConfig, {"activations": "int8"}, "'int8'; there are float32, bfloat16"),
+        (TrainConfig, {"activations": "bfloat16"}, "need train.precision bfloat16 too"),
         (TrainConfig, {"recompute": 1}, "train.recompute is 1; it takes true or false"),
         (DataConfig, {"validation": 1.0}, "data.validation is 1.0; it takes a finite number"),
         (DataConfig, {"validation": math.nan}, "data.validation is nan"),

@@ -1,15 +1,19 @@
 """Training with bfloat16 products: the curves of float32, and no worse a gradient than they leave.
 
 The same seed gives float32 and bfloat16 the same weights, batches and order. What bfloat16 changes
-is then held against what another seed changes. Two ways of doing it wrong show that the bounds are
-not idle: weights that are themselves kept in bfloat16, and sums that are.
+is then held against what another seed changes. The same is asked of bfloat16 activations.
+Two ways of doing it wrong show that the bounds are not idle: weights that are themselves kept in
+bfloat16, and sums that are.
 """
+
+import dataclasses
 
 import ml_dtypes
 import numpy as np
 import pytest
 
 from minillm import backend
+from minillm.errors import InputError
 from minillm.kernels import feed_forward, linear
 from minillm.kernels.epilogue import finish_reference
 from minillm.models import registry
@@ -19,6 +23,7 @@ from minillm.training.step import accumulate, update
 
 VOCAB, BLOCK, STEPS, SEEDS = 32, 32, 60, range(4)
 CONFIG = registry.GPTConfig(VOCAB, BLOCK, n_layer=2, n_head=2, d_model=32)
+LLAMA = registry.LlamaConfig(VOCAB, BLOCK, n_layer=2, n_head=2, n_kv_head=2, d_model=32, d_ff=64)
 
 
 def rounded(x):
@@ -37,10 +42,12 @@ def batch(rng, rows):
 # ---------------------------------------------------------------------------------- the curves
 
 
-def curve(seed, precision, spoil=None):
+def curve(seed, precision, activations="float32", spoil=None):
     """The loss of each step; `spoil` is done to every weight after it."""
     model = registry.build(CONFIG, np.random.default_rng(seed)).train()
-    config = TrainConfig(steps=STEPS, lr=1e-3, warmup=10, precision=precision)
+    config = TrainConfig(
+        steps=STEPS, lr=1e-3, warmup=10, precision=precision, activations=activations
+    )
     betas = config.beta1, config.beta2
     optimizer = AdamW(model.named_parameters(), config.lr, betas, config.eps, config.weight_decay)
     rng, losses = np.random.default_rng([seed, 1]), []
@@ -64,27 +71,30 @@ def drift(exact, *how):
     return np.max(abs((curves - exact).mean(axis=0)) / exact.std(axis=0, ddof=1))
 
 
-def test_the_loss_goes_down_as_in_float32(exact):
+@pytest.mark.parametrize("activations", backend.PRECISIONS)
+def test_the_loss_goes_down_as_in_float32(exact, activations):
     assert np.all(exact[:, -1] < exact[:, 0] - 0.3)
-    assert drift(exact) < 0.1
+    assert drift(exact, activations) < 0.1
 
 
 def test_weights_kept_in_bfloat16_would_show_in_the_loss(exact):
-    assert drift(exact, rounded) > 0.5
+    assert drift(exact, "float32", rounded) > 0.5
 
 
 # -------------------------------------------------------------------------------- the gradient
 
 
-def gradient_error(precision):
-    """|gradient - float32's| / |float32's|, of the whole model and 1,024 tokens."""
-    gradients, tokens = [], batch(np.random.default_rng(1), 32)
-    for each in ("float32", precision):
-        model = registry.build(CONFIG, np.random.default_rng(0)).train()
-        with backend.precision(each):
-            accumulate(model, tokens)
-        gradients.append(np.concatenate([p.grad.ravel() for p in model.parameters()]))
-    one, other = gradients
+def gradient(config, *how):
+    """That of the whole model and 1,024 tokens."""
+    model = registry.build(config, np.random.default_rng(0)).train()
+    with backend.precision(*how):
+        accumulate(model, batch(np.random.default_rng(1), 32))
+    return np.concatenate([p.grad.ravel() for p in model.parameters()])
+
+
+def gradient_error(*how):
+    """|gradient - float32's| / |float32's|."""
+    one, other = gradient(CONFIG, "float32"), gradient(CONFIG, *how)
     return np.linalg.norm(other - one) / np.linalg.norm(one)
 
 
@@ -98,8 +108,40 @@ def summed_in_bfloat16(a, b, bfloat16=False, end=None):
     return total if end is None else finish_reference(total, end)
 
 
-def test_the_gradient_is_off_by_the_rounding_of_operands():
-    assert 0 < gradient_error("bfloat16") < 2**-8
+@pytest.mark.parametrize("activations", backend.PRECISIONS)
+def test_the_gradient_is_off_by_the_rounding_of_operands(activations):
+    assert 0 < gradient_error("bfloat16", activations) < 2**-8
+
+
+@pytest.mark.parametrize("name", ["numpy", "numba"])
+@pytest.mark.parametrize(
+    "config", [LLAMA, dataclasses.replace(CONFIG, activation="relu")], ids=["llama", "relu"]
+)
+def test_storing_what_products_round_changes_no_bit(name, config):
+    with backend.use(name):
+        one, other = (gradient(config, "bfloat16", kept) for kept in backend.PRECISIONS)
+    np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("config", [CONFIG, LLAMA], ids=["gpt", "llama"])
+def test_recomputed_is_stored_with_bfloat16_activations(config):
+    def gradients(recompute):
+        model = registry.build(config, np.random.default_rng(0)).train()
+        model.recompute = recompute
+        with backend.precision("bfloat16", "bfloat16"):
+            accumulate(model, batch(np.random.default_rng(1), 4))
+        return [p.grad for p in model.parameters()]
+
+    for one, other in zip(gradients(False), gradients(True), strict=True):
+        assert one.dtype == np.float32
+        np.testing.assert_array_equal(one, other)
+
+
+def test_bfloat16_activations_need_bfloat16_products():
+    with pytest.raises(InputError, match="need the precision bfloat16"):
+        backend.precision("float32", "bfloat16")
+    with pytest.raises(InputError, match="activations is 'int8'"):
+        backend.precision("bfloat16", "int8")
 
 
 def test_sums_in_bfloat16_would_show_in_the_gradient(monkeypatch):
