@@ -78,4 +78,5 @@ def pieces(batch: Batch, rows: int) -> Iterator[Batch]:
 
 def seed_dropout(model: LanguageModel, seed: int, step: int) -> None:
     """Make the dropout masks of a step a function of the seed and the step."""
-    model.dropout.rng = np.random.default_rng([seed, step])
+    if model.dropout.drops:
+        model.dropout.rng = np.random.default_rng([seed, step])
