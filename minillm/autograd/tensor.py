@@ -106,9 +106,12 @@ class Tensor(Operators):
 
     def writable(self) -> Array:
         """The values, to change in place; raises `GraphError` while a graph needs them."""
-        guard = guard_of(self)
-        guard.check_writable(self.array.shape)
-        return guard.show(self.array)
+        self.check_writable()
+        return guard_of(self).show(self.array)
+
+    def check_writable(self) -> None:
+        """Raise `GraphError` while a graph needs the values as they are."""
+        guard_of(self).check_writable(self.array.shape)
 
     shape = property(lambda self: self.array.shape, doc="Length of each axis.")
     dtype = property(lambda self: self.array.dtype, doc="Type of one element.")

@@ -52,9 +52,10 @@ class AdamW:
         for name, weight in self.parameters.items():
             if weight.grad is None:
                 continue
+            weight.check_writable()
             decay = self.weight_decay if weight.ndim >= 2 else 0.0
             adamw.update(
-                weight.writable(), weight.grad, self.m[name], self.v[name],
+                weight.array, weight.grad, self.m[name], self.v[name],
                 lr, beta1, beta2, self.eps, decay, self.steps, grad_scale,
             )  # fmt: skip
 
