@@ -23,6 +23,7 @@ from minillm import backend
 from minillm.backend import Array
 from minillm.jit import jit, prange
 from minillm.kernels.epilogue import ADD, epilogue
+from minillm.kernels.layer_norm import MOST_CHUNKS, add_up
 from minillm.kernels.layout import rows
 from minillm.kernels.matmul import product, product_reference
 
@@ -58,8 +59,9 @@ def backward_reference(
 # ------------------------------------------------------------------------------- fast twin
 #
 # The products are matmul.py's, which adds the bias and the residual on the way (epilogue.py). What
-# is left is a pass over dout (rows, N) that sums the gradient of the bias, parallel over columns; a
-# column's sum is taken by one thread, from the first row to the last.
+# is left is a pass over dout (rows, N) that sums the gradient of the bias. Chunks of rows are summed
+# in parallel, each as it lies in memory, and then the chunks in order; as in layer_norm.py, there
+# are as many of them as the number of rows asks for, whatever the number of threads.
 
 
 def forward_fast(
@@ -88,21 +90,38 @@ def sum_of_rows(x: Array) -> Array:
     """The sum (N,) of the rows of `x` (rows, N)."""
     total = np.zeros(x.shape[1], x.dtype)
     if x.size:
-        _sum_columns(rows(x), total)
+        _sum_rows(rows(x), total)
     return total
 
 
-COLUMNS = 64  # that one thread sums at a time: their running sums stay in its nearest cache
+SUMMED = 64  # rows that one task sums: few enough for many threads, so many that the sums are few
 
 
 @jit(parallel=True)
-def _sum_columns(x, total):
-    for part in prange((x.shape[1] + COLUMNS - 1) // COLUMNS):
-        here = total[part * COLUMNS : (part + 1) * COLUMNS]
-        for i in range(x.shape[0]):
-            row = x[i, part * COLUMNS : (part + 1) * COLUMNS]
-            for j in range(here.size):
-                here[j] += row[j]
+def _sum_rows(x, total):
+    count = x.shape[0]
+    chunks = min(MOST_CHUNKS, (count + SUMMED - 1) // SUMMED)
+    if chunks == 1:
+        _add_rows(x, total)
+    else:
+        parts = np.zeros((chunks, total.size), x.dtype)
+        for chunk in prange(chunks):
+            _add_rows(x[chunk * count // chunks : (chunk + 1) * count // chunks], parts[chunk])
+        add_up(parts, total)
+
+
+@jit(forceinline=True)
+def _add_rows(x, total):
+    """Add the rows of `x` to `total`: four at a time, or its way to and from cache would count."""
+    fours = x.shape[0] // 4 * 4
+    for i in range(0, fours, 4):
+        a, b, c, d = x[i], x[i + 1], x[i + 2], x[i + 3]
+        for j in range(total.size):
+            total[j] += (a[j] + b[j]) + (c[j] + d[j])
+    for i in range(fours, x.shape[0]):
+        row = x[i]
+        for j in range(total.size):
+            total[j] += row[j]
 
 
 # ---------------------------------------------------------------------------------- public

@@ -74,6 +74,12 @@ def test_an_unknown_precision_is_named():
         backend.precision("float16")
 
 
+@pytest.mark.parametrize("rows", [0, 1, 7, 65, 131, 5000])
+def test_the_sum_of_rows(rows):
+    x = np.random.default_rng(0).standard_normal((rows, 37))
+    np.testing.assert_allclose(linear.sum_of_rows(x), x.sum(axis=0), rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.parametrize("precision", backend.PRECISIONS)
 def test_threads_do_not_change_a_bit(precision):
     if backend.cores() < 2:
