@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import json
 import os
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -168,11 +170,12 @@ class TokenDataset:
             found = path.stat().st_size if path.exists() else 0
             if found != wanted:
                 raise InputError(f"{path} has {found} bytes, but its index says {wanted}")
-            self._shards.append(np.memmap(path, dtype=dtype, mode="r"))
-        self._ends = np.cumsum([len(shard) for shard in self._shards], dtype=np.int64)
+            mapped = np.memmap(path, dtype=dtype, mode="r")
+            self._shards.append(np.asarray(mapped))  # a plain view: slices of it cost less
+        self._ends = list(accumulate(len(shard) for shard in self._shards))
 
     def __len__(self) -> int:
-        return int(self._ends[-1]) if len(self._ends) else 0
+        return self._ends[-1] if self._ends else 0
 
     def documents(self) -> np.ndarray:
         """What is known of each document, (N,) of `DOCUMENT`, in the order of their tokens.
@@ -193,11 +196,11 @@ class TokenDataset:
     def read(self, start: int, stop: int) -> np.ndarray:
         """Tokens `start` to `stop` as an int32 array (stop - start,), across shards."""
         out = np.empty(max(0, min(stop, len(self)) - start), np.int32)
-        first = int(np.searchsorted(self._ends, start, side="right"))
+        first = bisect_right(self._ends, start)
         filled = 0
         while filled < len(out):
             shard = self._shards[first]
-            offset = start + filled - (int(self._ends[first]) - len(shard))
+            offset = start + filled - (self._ends[first] - len(shard))
             part = shard[offset : offset + len(out) - filled]
             out[filled : filled + len(part)] = part
             filled, first = filled + len(part), first + 1

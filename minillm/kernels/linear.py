@@ -59,9 +59,9 @@ def backward_reference(
 # ------------------------------------------------------------------------------- fast twin
 #
 # The products are matmul.py's, which adds the bias and the residual on the way (epilogue.py). What
-# is left is a pass over dout (rows, N) that sums the gradient of the bias. Chunks of rows are summed
-# in parallel, each as it lies in memory, and then the chunks in order; as in layer_norm.py, there
-# are as many of them as the number of rows asks for, whatever the number of threads.
+# is left is a pass over dout (rows, N) that sums the gradient of the bias. Chunks of rows are
+# summed in parallel, each as it lies in memory, and then the chunks in order; as in layer_norm.py,
+# there are as many of them as the number of rows asks for, whatever the number of threads.
 
 
 def forward_fast(

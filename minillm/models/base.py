@@ -169,7 +169,10 @@ class LanguageModel(Module):
         a `normalizer` the sum divided by that instead, so that parts of a batch add up to it.
         """
         hidden = self.hidden(ids, documents=documents)  # (B, T, C)
-        targets = self._checked_targets(targets, hidden.shape[:2])
+        targets = backend.asarray(targets)
+        shape = hidden.shape[:2]
+        if targets.shape != shape:
+            raise InputError(f"targets of shape {targets.shape} for ids of shape {shape}")
         if weights is not None and np.shape(weights) != targets.shape:
             raise InputError(
                 f"weights of shape {np.shape(weights)} for targets of shape {targets.shape}"
@@ -236,24 +239,12 @@ class LanguageModel(Module):
                 f"this {name} has no weights yet; give {name}(config, rng) a random generator,"
                 " or load_state_dict"
             )
-        self._check_range("token id", ids, lowest=0)
-
-    def _check_range(self, name: str, ids: Array, lowest: int) -> None:
-        if ids.size and (ids.min() < lowest or ids.max() >= self.config.vocab_size):
-            wrong = ids[(ids < lowest) | (ids >= self.config.vocab_size)]
+        vocab_size = self.config.vocab_size
+        if ids.size and (ids.min() < 0 or ids.max() >= vocab_size):
+            wrong = ids[(ids < 0) | (ids >= vocab_size)]
             raise InputError(
-                f"{name} {int(wrong[0])} is out of range; vocab_size is {self.config.vocab_size}"
+                f"token id {int(wrong[0])} is out of range; vocab_size is {vocab_size}"
             )
-
-    def _checked_targets(self, targets: Array, shape: tuple[int, ...]) -> Array:
-        targets = backend.asarray(targets)
-        if targets.shape != shape:
-            raise InputError(f"targets of shape {targets.shape} for ids of shape {shape}")
-        if targets.size and targets.min() < 0:  # rarely: only where some are ignored
-            self._check_range("target", targets[targets != IGNORED], lowest=0)
-        else:
-            self._check_range("target", targets, lowest=0)
-        return targets
 
     # ------------------------------------------------------------------ estimates
 
