@@ -130,7 +130,7 @@ def _loss_scale(
             weights = weights.array
         scale = counted * xp.asarray(weights, dtype=like.dtype).reshape(-1)
     if normalizer is not None:
-        return scale if normalizer == 1 else scale / normalizer
+        return scale if normalizer == 1 else scale / float(normalizer)  # NumPy's would widen it
     total = float(scale.sum())
     if total == 0 and bool(scale.any()):
         raise InputError("the weights of this loss sum to 0; give the normalizer to divide by")

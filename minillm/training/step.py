@@ -59,7 +59,7 @@ def accumulate(model: LanguageModel, batch: Batch, rows: int = 0) -> float:
     number of targets in the whole batch, so that the pieces add up to the batch even where some
     have fewer targets than others.
     """
-    count = max(1, np.count_nonzero(batch[1] != IGNORED))
+    count = max(1, int(np.count_nonzero(batch[1] != IGNORED)))
     total = 0.0
     for ids, targets, *documents in pieces(batch, rows):
         packed = documents[0] if documents else None

@@ -137,3 +137,12 @@ def test_other_mistakes_are_named() -> None:
         F.embedding(weight, [1, -3])
     with pytest.raises(InputError, match="dropout with p = 1.0"):
         F.dropout(x, 1.0, rng)
+
+
+@pytest.mark.parametrize("normalizer", [3, np.int64(3), np.float64(3)])
+def test_a_normalizer_of_any_kind_leaves_the_dtype(normalizer: float) -> None:
+    x, weight = (Tensor(np.ones((n, 2), np.float32), requires_grad=True) for n in (4, 3))
+    loss = F.linear_cross_entropy(x, weight, np.array([0, 1, 2, 0]), normalizer=normalizer)
+    loss.backward()
+    assert loss.dtype == x.grad.dtype == weight.grad.dtype == np.float32
+    assert loss.item() == pytest.approx(4 / 3 * np.log(3), rel=1e-6)
