@@ -1,4 +1,6 @@
-"""The transpose of a small matrix that lies in cache: target (N, M) = source (M, N)^T.
+"""Small matrices from one place in cache to another: turned over, or row by row.
+
+The transpose is target (N, M) = source (M, N)^T.
 
 Number by number it costs more than the arithmetic around it. In registers, a square of as many
 rows as a vector has lanes is read row by row, turned by a few exchanges between vectors
@@ -27,6 +29,50 @@ def transpose(source, target, lanes):
     for i in range(M):
         for j in range(columns if i < rows else 0, N):
             target[j, i] = source[i, j]
+
+
+def _copy_row_plain(source, here, target, there, scale):
+    row, other = source[here], target[there]
+    count = min(len(row), len(other))
+    other[:count] = row[:count] * scale
+
+
+@intrinsic(plain=_copy_row_plain, uses=_SOURCES)
+def copy_row(typing, source, here, target, there, scale):
+    """target[there] = source[here] * scale, as many numbers as both rows have, all side by side.
+
+    `here` and `there`: tuples of an index for every axis but the last. Whole vectors are written:
+    who reads the row as such vectors next gets each from the store that is still under way.
+    """
+    from numba.core import types
+
+    return types.void(source, here, target, there, source.dtype), _write_copy_row
+
+
+def _write_copy_row(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    """The instructions of `copy_row`: whole vectors, then the rest singly."""
+    from numba.core import cgutils
+
+    from minillm.kernels.vector_ir import Writer
+
+    source, here, target, there, scale = arguments
+    source_type, _, target_type, _, _ = signature.args
+    lanes = small_tile(source_type.dtype.name).lanes
+    write = Writer(context, builder)
+    zero = write.integer(0)
+    start = write.element(source_type, source, *cgutils.unpack_tuple(builder, here), zero)
+    place = write.element(target_type, target, *cgutils.unpack_tuple(builder, there), zero)
+    count = write.smaller(
+        write.length(source_type, source, source_type.ndim - 1),
+        write.length(target_type, target, target_type.ndim - 1),
+    )
+    whole = builder.and_(count, write.integer(-lanes))
+    for begin, end, width in ((zero, whole, lanes), (whole, count, 1)):
+        factor, step = write.spread(scale, width), write.integer(width)
+        with cgutils.for_range_slice(builder, begin, end, step) as (at, _):
+            numbers = write.load(builder.gep(start, [at]), width)
+            write.store(builder.fmul(numbers, factor), builder.gep(place, [at]))
+    return context.get_dummy_value()
 
 
 def _turn_square_plain(source, i, j, target):

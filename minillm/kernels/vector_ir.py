@@ -17,6 +17,7 @@ from typing import Any
 from llvmlite import ir
 
 from minillm.kernels.processor import WORD, machine
+from minillm.kernels.vector_math import DOUBLE, SINGLE
 
 INDEX, LANE = ir.IntType(64), ir.IntType(32)
 FLOAT = ir.FloatType()
@@ -73,6 +74,11 @@ class Writer:
         start = self.builder.bitcast(struct.data, ir.IntType(8).as_pointer())
         number = NUMBERS[array_type.dtype.name].as_pointer()
         return self.builder.bitcast(self.builder.gep(start, [offset]), number)
+
+    def length(self, array_type: Any, array: Any, axis: int) -> Any:
+        """`array.shape[axis]`, counted from the first axis."""
+        struct = self.context.make_array(array_type)(self.context, self.builder, array)
+        return self.builder.extract_value(struct.shape, axis)
 
     def ahead(self, address: Any, count: int) -> Any:
         """The address `count` numbers after `address`."""
@@ -187,6 +193,38 @@ class Writer:
         for half in (self.low_half, self.high_half):
             total = self.multiply_add(half(x), half(y), total)
         return total
+
+    # ------------------------------------------------------------------ functions of numbers
+
+    def larger(self, x: Any, y: Any) -> Any:
+        """The larger of the numbers in each lane; y where one of them is NaN."""
+        return self.builder.select(self.builder.fcmp_ordered(">", x, y), x, y)
+
+    def exp_of_fall(self, x: Any) -> Any:
+        """exp(x) for x <= 0, as vector_math.py explains it; NaN for NaN.
+
+        Where the result is no normal number any more (below 1.2e-38 in float32) it is 0.
+        """
+        build, vector = self.builder, x.type
+        c = SINGLE if vector.element == FLOAT else DOUBLE
+        bits = ir.VectorType(ir.IntType(8 * BYTES[vector.element]), vector.count)
+
+        def all_lanes(number: Any, kind: Any = vector) -> ir.Constant:
+            return ir.Constant(kind, [number.item()] * vector.count)
+
+        scaled = self.multiply_add(x, all_lanes(c.log2_e), all_lanes(c.half))
+        n = self._call(f"llvm.floor.v{vector.count}f{bits.element.width}", vector, scaled)
+        r = self.multiply_add(n, all_lanes(-c.ln2_high), x)
+        r = self.multiply_add(n, all_lanes(-c.ln2_low), r)
+        rest = all_lanes(c.exp_rest[-1])
+        for coefficient in c.exp_rest[-2::-1]:
+            rest = self.multiply_add(rest, r, all_lanes(coefficient))
+        value = build.fadd(self.multiply_add(build.fmul(r, r), rest, r), all_lanes(c.one))
+        exponent = build.add(build.fptosi(n, bits), all_lanes(c.exponent_bias, bits))
+        power = build.bitcast(build.shl(exponent, all_lanes(c.mantissa_bits, bits)), vector)
+        least = all_lanes((c.one - c.exponent_bias) * (c.ln2_high + c.ln2_low))
+        tiny = build.fcmp_ordered("<", x, least)
+        return build.select(tiny, all_lanes(c.zero), build.fmul(value, power))
 
     def _call(self, name: str, result: Any, *arguments: Any) -> Any:
         function = self.builder.module.globals.get(name)

@@ -80,11 +80,12 @@ def check_fast_twins(arrays, mask, scale, dtype):
     expected = attention.forward_reference(*exact[:3], *masks)
     expected += attention.backward_reference(exact[3], *exact[:3], *expected, *masks)
     bounds = error_bounds(*exact, *masks, np.finfo(dtype).eps)
+    lost = 1e4 * np.finfo(dtype).tiny  # terms whose weight is no normal number are 0
     for name, a, b, bound in zip(("out", "lse", "dq", "dk", "dv"), found, expected, bounds):
         assert a.dtype == dtype and a.shape == b.shape, name
         same = a == b  # both -inf where nothing is visible
         with np.errstate(invalid="ignore"):
-            assert (same | (abs(a - b) <= bound + np.finfo(dtype).tiny)).all(), name
+            assert (same | (abs(a - b) <= bound + lost)).all(), name
     if out.size:
         assert out.swapaxes(1, 2).flags.c_contiguous  # (B, T, H, D) is what the model goes on with
 

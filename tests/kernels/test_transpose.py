@@ -1,10 +1,11 @@
-"""The small transpose: every remainder of its squares, in and out of larger arrays."""
+"""Small transposes and copies of rows: every remainder, in and out of larger arrays."""
 
 import numpy as np
 import pytest
 
+from minillm.jit import jit
 from minillm.kernels.block_product import small_tile
-from minillm.kernels.transpose import transpose
+from minillm.kernels.transpose import copy_row, transpose
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -17,4 +18,21 @@ def test_equals_numpy_and_touches_nothing_else(dtype, rows, columns):
               small_tile(dtype).lanes)  # fmt: skip
     expected = np.full_like(target, np.nan)
     expected[:columns, 3 : rows + 3] = source[2 : rows + 2, 1 : columns + 1].T
+    np.testing.assert_array_equal(target, expected)
+
+
+@jit
+def _copy_second_row(source, target, scale):
+    copy_row(source, (1, 2), target, (1,), scale)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("length, room", [(0, 3), (1, 1), (15, 20), (16, 16), (33, 40), (40, 33)])
+def test_a_row_is_copied_as_far_as_both_go(dtype, length, room):
+    source = np.random.default_rng(0).standard_normal((2, 3, length + 2)).astype(dtype)[:, :, 1:-1]
+    target = np.full((3, room), np.nan, dtype)
+    _copy_second_row(source, target, dtype(0.3))
+    count = min(length, room)
+    expected = np.full_like(target, np.nan)
+    expected[1, :count] = source[1, 2, :count] * dtype(0.3)
     np.testing.assert_array_equal(target, expected)

@@ -1,0 +1,92 @@
+"""Where queries stand and what they see: attention's tiles, filled and emptied.
+
+The queries of the heads that share keys are numbered t * R + r: query t of head r < R = H / G. A
+tile is a run of these numbers. Here they come together from their places in x (R, T, D), and go
+back; and here the intervals of keys that they see (attention.py) become those of tiles.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minillm.jit import jit
+from minillm.kernels.transpose import copy_row, transpose
+
+
+@jit
+def intervals(first, last, R, S, size):
+    """Which keys the queries of each tile see, from first, last (masks, T).
+
+    Returns int32 (masks, tiles, size) `low` and `high`: a query sees the keys low <= j <= high, and
+    none where it stands beyond the last query; and `ranges` (masks, tiles, 4): from which key to
+    which some query of the tile sees keys, and from which to which all do.
+    """
+    masks, T = first.shape
+    tiles = -(-R * T // size)
+    low, high = np.empty((masks, tiles, size), np.int32), np.empty((masks, tiles, size), np.int32)
+    ranges = np.empty((masks, tiles, 4), np.int64)
+    for mask in range(masks):
+        for tile in range(tiles):
+            some_from, some_to, all_from, all_to = S, 0, 0, S
+            for i in range(size):
+                t, start, stop = (tile * size + i) // R, S, 0
+                if t < T:
+                    start, stop = max(first[mask, t], 0), min(last[mask, t] + 1, S)
+                if start < stop:
+                    some_from, some_to = min(some_from, start), max(some_to, stop)
+                all_from, all_to = max(all_from, start), min(all_to, stop)
+                low[mask, tile, i], high[mask, tile, i] = start, stop - 1
+            ranges[mask, tile, 0], ranges[mask, tile, 1] = some_from, some_to
+            ranges[mask, tile, 2], ranges[mask, tile, 3] = all_from, all_to
+    return low, high, ranges
+
+
+@jit
+def copy_rows(x, scale, copy):
+    """copy[s, d] = x[s, d] * scale, for x (S, D); the rest of `copy` stays as it is."""
+    for s in range(min(x.shape[0], copy.shape[0])):
+        copy_row(x, (s,), copy, (s,), scale)
+
+
+@jit
+def gather(x, tile, queries, queries_t, lanes):
+    """Put a tile of the queries of `x` (R, T, D) in `queries`, and transposed in `queries_t`."""
+    R, T, D = x.shape
+    t, r = divmod(tile * queries.shape[0], R)
+    for i in range(queries.shape[0]):
+        if t < T:
+            copy_row(x, (r, t), queries, (i,), x.dtype.type(1))
+        else:
+            queries[i] = 0
+        r += 1
+        if r == R:
+            t, r = t + 1, 0
+    transpose(queries[:, :D], queries_t[:D], lanes)
+
+
+@jit
+def scatter(queries_t, tile, queries, x, lanes):
+    """Put the rows of `queries_t` (D, queries) in the places of a tile in x (T, R, D).
+
+    `queries` (queries, D or more) is overwritten on the way.
+    """
+    T, R, D = x.shape
+    transpose(queries_t[:D], queries[:, :D], lanes)
+    at = tile * queries.shape[0]
+    t, r = divmod(at, R)
+    for i in range(min(queries.shape[0], R * T - at)):
+        copy_row(queries, (i,), x, (t, r), x.dtype.type(1))
+        r += 1
+        if r == R:
+            t, r = t + 1, 0
+
+
+@jit
+def hide(scores, j, low, high, tile, all_from, all_to):
+    """Set scores (keys from j on, queries) outside of the tile's intervals to -inf."""
+    for row in range(scores.shape[0]):
+        key = np.int32(j + row)
+        if key < all_from or key >= all_to:
+            for i in range(scores.shape[1]):
+                if key < low[tile, i] or key > high[tile, i]:
+                    scores[row, i] = -np.inf

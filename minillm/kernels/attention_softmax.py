@@ -1,0 +1,178 @@
+"""The softmax of a block of scores, and its gradient, in vectors of queries.
+
+Scores lie as (keys, queries), so that a query is one lane of every vector, from the block's first
+key to its last. What a query keeps (its largest score, its sum of weights) then stays in registers
+while the rows go by, and nothing is ever added up inside a vector:
+
+    for row in range(keys):                                     two vectors of queries at a time
+        top = max(top, scores[row])
+    shrink = exp(top before - top)
+    total = total * shrink
+    for row in range(keys):
+        scores[row] = exp(scores[row] - top)
+        total = total + scores[row]
+
+The compiler makes vectors of such loops too, but it cannot know that `top` and `scores` are
+different memory. It checks that in every row, and writes and reads the sums again, which takes as
+long as the exponentials twice over. So these loops are instructions, like those of the products
+that they stand between (block_product.py). A weight that is no normal number (below 1.2e-38 in
+float32) is 0; a NaN among the scores shows in the weights and in the total.
+
+Derivative (attention.py): with the weights p = exp(s - lse) and dp given, ds = p (dp - delta).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minillm.jit import intrinsic, jit
+from minillm.kernels.block_product import small_tile
+
+_NAMES = ("tile.py", "vector_ir.py", "vector_math.py")
+_SOURCES = tuple(str(Path(__file__).with_name(name)) for name in _NAMES)
+
+
+@jit
+def raise_top(scores, top, shrink, columns):
+    """top (queries,) = the largest of itself and its column of scores (keys, queries).
+
+    shrink (queries,) = exp(top before - top now), by which earlier sums are too large.
+    """
+    for column in range(0, scores.shape[1], columns):
+        raise_top_once(scores, top, shrink, column)
+
+
+@jit
+def weigh(scores, top, shrink, total, columns):
+    """scores (keys, queries) = exp(scores - top), total (queries,) = total * shrink + sums."""
+    for column in range(0, scores.shape[1], columns):
+        weigh_once(scores, top, shrink, total, column)
+
+
+@jit
+def softmax_gradient(scores, dweights, log_total, delta, columns):
+    """Scores (keys, queries) become weights, and the gradient of weights that of scores."""
+    for column in range(0, scores.shape[1], columns):
+        softmax_gradient_once(scores, dweights, log_total, delta, column)
+
+
+# ------------------------------------------------------------- the same, two vectors of queries
+
+
+def _raise_top_plain(scores, top, shrink, column):
+    here = slice(column, column + small_tile(scores.dtype).columns)
+    before = top[here].copy()
+    top[here] = np.fmax(before, np.fmax.reduce(scores[:, here]))
+    shrink[here] = np.exp(before - top[here])
+
+
+@intrinsic(plain=_raise_top_plain, uses=_SOURCES)
+def raise_top_once(typing, scores, top, shrink, column):
+    """`raise_top` for the queries from `column` on."""
+    from numba.core import types
+
+    return types.void(scores, top, shrink, types.intp), _write_raise_top
+
+
+def _write_raise_top(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    strip = _Strip(context, builder, signature, arguments)
+    scores, top, shrink = strip.arrays
+
+    def step(row: Any, tops: list[Any]) -> list[Any]:
+        return [strip.write.larger(s, t) for s, t in zip(strip.load(scores, row), tops)]
+
+    before = strip.load(top)
+    after = strip.write.loop(strip.rows, step, before)
+    falls = [builder.fsub(*pair) for pair in zip(before, after)]
+    strip.store([strip.write.exp_of_fall(fall) for fall in falls], shrink)
+    strip.store(after, top)
+    return context.get_dummy_value()
+
+
+def _weigh_plain(scores, top, shrink, total, column):
+    here = slice(column, column + small_tile(scores.dtype).columns)
+    scores[:, here] = np.exp(scores[:, here] - top[here])
+    total[here] = total[here] * shrink[here] + scores[:, here].sum(axis=0)
+
+
+@intrinsic(plain=_weigh_plain, uses=_SOURCES)
+def weigh_once(typing, scores, top, shrink, total, column):
+    """`weigh` for the queries from `column` on."""
+    from numba.core import types
+
+    return types.void(scores, top, shrink, total, types.intp), _write_weigh
+
+
+def _write_weigh(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    strip = _Strip(context, builder, signature, arguments)
+    scores, top, shrink, total = strip.arrays
+    tops = strip.load(top)
+    shrunk = [builder.fmul(*pair) for pair in zip(strip.load(total), strip.load(shrink))]
+
+    def step(row: Any, totals: list[Any]) -> list[Any]:
+        falls = [builder.fsub(s, t) for s, t in zip(strip.load(scores, row), tops)]
+        weights = [strip.write.exp_of_fall(fall) for fall in falls]
+        strip.store(weights, scores, row)
+        return [builder.fadd(t, weight) for t, weight in zip(totals, weights)]
+
+    strip.store(strip.write.loop(strip.rows, step, shrunk), total)
+    return context.get_dummy_value()
+
+
+def _softmax_gradient_plain(scores, dweights, log_total, delta, column):
+    here = slice(column, column + small_tile(scores.dtype).columns)
+    scores[:, here] = np.exp(scores[:, here] - log_total[here])
+    dweights[:, here] = scores[:, here] * (dweights[:, here] - delta[here])
+
+
+@intrinsic(plain=_softmax_gradient_plain, uses=_SOURCES)
+def softmax_gradient_once(typing, scores, dweights, log_total, delta, column):
+    """`softmax_gradient` for the queries from `column` on."""
+    from numba.core import types
+
+    arrays = (scores, dweights, log_total, delta)
+    return types.void(*arrays, types.intp), _write_softmax_gradient
+
+
+def _write_softmax_gradient(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    strip = _Strip(context, builder, signature, arguments)
+    scores, dweights, log_total, delta = strip.arrays
+    log_totals, deltas = strip.load(log_total), strip.load(delta)
+
+    def step(row: Any, nothing: list[Any]) -> list[Any]:
+        falls = [builder.fsub(s, t) for s, t in zip(strip.load(scores, row), log_totals)]
+        weights = [strip.write.exp_of_fall(fall) for fall in falls]
+        strip.store(weights, scores, row)
+        rises = [builder.fsub(d, mean) for d, mean in zip(strip.load(dweights, row), deltas)]
+        strip.store([builder.fmul(*pair) for pair in zip(weights, rises)], dweights, row)
+        return nothing
+
+    strip.write.loop(strip.rows, step, [])
+    return context.get_dummy_value()
+
+
+class _Strip:
+    """The arguments of an intrinsic above: arrays, the first with rows, and the column to be at."""
+
+    def __init__(self, context: Any, builder: Any, signature: Any, arguments: Any) -> None:
+        from minillm.kernels.vector_ir import Writer
+
+        *arrays, self.column = arguments
+        self.write = Writer(context, builder)
+        self.arrays = list(zip(signature.args, arrays))
+        self.rows = self.write.length(*self.arrays[0], 0)
+        self.tile = small_tile(signature.args[0].dtype.name)
+
+    def load(self, array: tuple, *row: Any) -> list[Any]:
+        return [self.write.load(place, self.tile.lanes) for place in self._places(array, *row)]
+
+    def store(self, vectors: list[Any], array: tuple, *row: Any) -> None:
+        for vector, place in zip(vectors, self._places(array, *row), strict=True):
+            self.write.store(vector, place)
+
+    def _places(self, array: tuple, *row: Any) -> list[Any]:
+        start = self.write.element(*array, *row, self.column)
+        return [self.write.ahead(start, v * self.tile.lanes) for v in range(self.tile.vectors)]

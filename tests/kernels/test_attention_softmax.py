@@ -1,0 +1,71 @@
+"""The softmax of a block of scores, against NumPy in float64, and its odd numbers."""
+
+import numpy as np
+import pytest
+
+from minillm.kernels.attention_softmax import raise_top, softmax_gradient, weigh
+from minillm.kernels.block_product import small_tile
+
+DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+ROWS = 24
+
+
+def draw(dtype, spread):
+    """The columns of two strips, and scores (keys, queries) for them."""
+    columns = small_tile(dtype).columns
+    rng = np.random.default_rng(0)
+    return columns, (rng.standard_normal((ROWS, 2 * columns)) * spread).astype(dtype)
+
+
+@DTYPES
+@pytest.mark.parametrize("spread", [0, 1, 40, 300])
+def test_two_blocks_have_the_softmax_of_both(dtype, spread):
+    columns, scores = draw(dtype, spread)
+    queries, finfo = scores.shape[1], np.finfo(dtype)
+    top, shrink, total = np.full(queries, finfo.min, dtype), *np.zeros((2, queries), dtype)
+    weights = scores.copy()
+    for block in (weights[:8], weights[8:]):
+        raise_top(block, top, shrink, columns)
+        weigh(block, top, shrink, total, columns)
+    exact = scores.astype(np.float64)
+    np.testing.assert_array_equal(top, scores.max(axis=0))
+    expected = np.exp(exact - exact.max(axis=0))
+    fall = -np.log(finfo.tiny)  # from the largest score to the last one that weighs something
+    tolerance = {"rtol": (4 + ROWS + fall) * finfo.eps, "atol": finfo.tiny}
+    np.testing.assert_allclose(total, expected.sum(axis=0), **tolerance)
+    np.testing.assert_allclose(weights[8:], expected[8:], **tolerance)
+    np.testing.assert_allclose(weights[:8] * shrink, expected[:8], **tolerance)
+
+
+@DTYPES
+def test_gradient_of_the_softmax(dtype):
+    columns, scores = draw(dtype, 5)
+    exact, finfo = scores.astype(np.float64), np.finfo(dtype)
+    log_total = np.log(np.exp(exact).sum(axis=0))
+    _, dweights = draw(dtype, 2)
+    delta = np.arange(scores.shape[1]).astype(dtype)
+    weights = np.exp(exact - log_total.astype(dtype))
+    expected = weights * (dweights.astype(np.float64) - delta)
+    softmax_gradient(scores, dweights, log_total.astype(dtype), delta, columns)
+    np.testing.assert_allclose(scores, weights, rtol=64 * finfo.eps)
+    np.testing.assert_allclose(dweights, expected, rtol=64 * finfo.eps, atol=64 * finfo.eps)
+
+
+@DTYPES
+def test_a_hidden_score_weighs_nothing_and_a_nan_shows(dtype):
+    columns, scores = draw(dtype, 1)
+    finfo = np.finfo(dtype)
+    scores[:, 0] = -np.inf  # a query that sees nothing
+    scores[3, 1] = -np.inf
+    scores[4, 2] = np.nan
+    scores[5, 3] = 1e30  # everything else of this query is 0 beside it
+    scores[6, 4] = scores[:, 4].max() + np.log(finfo.tiny) - dtype(0.5)  # too small to be normal
+    queries = scores.shape[1]
+    top, shrink, total = np.full(queries, finfo.min, dtype), *np.zeros((2, queries), dtype)
+    raise_top(scores, top, shrink, columns)
+    weigh(scores, top, shrink, total, columns)
+    assert top[0] == finfo.min and total[0] == 0 and (scores[:, 0] == 0).all()
+    assert scores[3, 1] == 0 and 0 <= scores[6, 4] <= finfo.tiny
+    assert np.isnan(total[2]) and np.isnan(scores[4, 2]) and np.isnan(scores[:, 2]).sum() == 1
+    assert total[3] == 1 and scores[5, 3] == 1
+    assert np.isfinite(np.delete(total, 2)).all()
