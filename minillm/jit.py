@@ -169,8 +169,9 @@ def _numba() -> Any:
     global _loaded
     if _loaded is None:
         # OpenMP's threads wait for each other by spinning. Where another program needs a core, they
-        # spin while the thread they wait for cannot run; after a short while they should sleep.
-        os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+        # spin while the thread they wait for cannot run; after a short while they should sleep. But
+        # waking one takes 40 us, so they should outlast the Python between two kernels (some 100).
+        os.environ.setdefault("GOMP_SPINCOUNT", "4000")
         import numba
         import numba.extending  # `intrinsic` lives here
 
