@@ -13,7 +13,8 @@ into each level of memory few times and uses it there often. From the inside out
 This order of loops is that of Goto and van de Geijn, "Anatomy of high-performance matrix
 multiplication" (2008), with the parts of a and b exchanged.
 
-Threads take different blocks of the output. Each number of it is summed by one thread: over the k
+Threads take different blocks of the output, whoever is free the next one: cores differ in speed,
+by design or because other programs need them too. Each number of it is summed by one thread: over the k
 of DEPTH words in order, then over such partial sums in order. So neither the number of threads nor
 the other rows and columns change a bit of it.
 """
@@ -21,12 +22,13 @@ the other rows and columns change a bit of it.
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import numpy as np
 
 from minillm import backend
 from minillm.backend import Array
-from minillm.jit import jit, prange
+from minillm.jit import intrinsic, jit, prange
 from minillm.kernels.epilogue import Epilogue, finish
 from minillm.kernels.packing import fetch_some, pack_groups
 from minillm.kernels.tile import multiply_tile, per_word, tile
@@ -138,6 +140,26 @@ def pack_some(a, packed, this, per_word, task, tasks):
         )
 
 
+def _draw_plain(tickets):
+    tickets[0] += 1
+    return tickets[0] - 1
+
+
+@intrinsic(plain=_draw_plain)
+def draw(typing, tickets):
+    """tickets[0], which is one more for the next thread: 0, 1, 2, .., each drawn once."""
+    from numba.core import types
+
+    return types.int64(tickets), _write_draw
+
+
+def _write_draw(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    """The instruction of `draw`: read, add one and write, with no other thread in between."""
+    array = context.make_array(signature.args[0])(context, builder, arguments[0])
+    one = context.get_constant(signature.return_type, 1)
+    return builder.atomic_rmw("add", array.data, one, "monotonic")
+
+
 @jit(parallel=True)
 def multiply_piece(
     packed, b, out, first, row, bottom, blocks, this, per_word, workers, add, last, end
@@ -157,12 +179,15 @@ def multiply_piece(
                 tiles, cuts, task,
             )  # fmt: skip
     else:
+        tickets = np.zeros(1, np.int64)
         for worker in prange(workers):
-            for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
+            task = draw(tickets)
+            while task < tasks:
                 multiply_block(
                     packed, b, out, first, row, bottom, blocks[worker], this, per_word, add, last,
                     end, tiles, cuts, task,
                 )  # fmt: skip
+                task = draw(tickets)
 
 
 @jit
