@@ -13,11 +13,14 @@ Source: Kalamkar et al. 2019, "A Study of BFLOAT16 for Deep Learning Training", 
 
 from __future__ import annotations
 
+from typing import Any
+
 import ml_dtypes
 import numpy as np
 
 from minillm.backend import Array
-from minillm.jit import jit
+from minillm.jit import intrinsic, jit
+from minillm.kernels.tile import WRITER
 from minillm.kernels.vector_math import INLINE
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -47,13 +50,24 @@ def raw(array: Array) -> Array:
 # ------------------------------------------------------------------------------- single numbers
 
 
-@jit(**INLINE)
-def rounded_bits(x):
-    bits = np.float32(x).view(np.uint32)
-    high = bits >> np.uint32(16)
-    if np.isnan(x):
-        return np.uint16(high | np.uint32(0x40))
-    return np.uint16((bits + (np.uint32(0x7FFF) + (high & np.uint32(1)))) >> np.uint32(16))
+def _rounded_bits_plain(x):
+    return round_to_bfloat16(x)[()]
+
+
+@intrinsic(plain=_rounded_bits_plain, uses=WRITER)
+def rounded_bits(typing, x):
+    """The bits of the bfloat16 nearest to one float32. Subnormal numbers may become 0."""
+    from numba.core import types
+
+    return types.uint16(types.float32), _write_rounded_bits
+
+
+def _write_rounded_bits(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    """The instructions of `rounded_bits`; LLVM makes vectors of them."""
+    from minillm.kernels.vector_ir import NUMBERS, Writer
+
+    rounded = Writer(context, builder).round_to_bfloat16(arguments[0])
+    return builder.bitcast(rounded, NUMBERS["uint16"])
 
 
 @jit(**INLINE)

@@ -234,6 +234,10 @@ def multiply_block(
                 (word + DEPTH) * per_word, i - up, down - up,
             )  # fmt: skip
             panel, y = (which * tiles[0] + i) * height, row + i * this.rows
+            over, beyond = min(y + this.rows, bottom), min(right * columns, out.shape[2])
+            ending = last and stop == words and end.kind + end.bias.size > 0
+            if ending and end.kind > 0:  # what lies beside the output is needed after the tiles
+                fetch_some(end.beside[first + which], y, over, left * columns, beyond, 0, 1)
             for j in range(left, right):
                 beside, x = (j - left) * this.vectors, j * columns
                 if y + this.rows <= bottom and x + columns <= out.shape[2]:
@@ -245,8 +249,7 @@ def multiply_block(
                         packed, panel, start, block, beside, 0, stop - start, edge, 0, 0, False
                     )
                     put(edge, here[y:bottom, x:], more)
-            if last and stop == words and end.kind + end.bias.size > 0:
-                over, beyond = min(y + this.rows, bottom), min(right * columns, out.shape[2])
+            if ending:
                 finish(out, end, first + which, y, over, left * columns, beyond)
 
 

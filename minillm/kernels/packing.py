@@ -87,6 +87,7 @@ def gather(source, row, k, block):
 def fetch_some(source, top, bottom, first, last, part, parts):
     """Have one of so many parts of source[top:bottom, first:last] brought to the caches.
 
+    A matrix is read where its numbers lie side by side, row after row or column after column.
     Packing reads so many places at once that the processor does not foresee them: from main memory
     it takes about twice as long as from the caches.
     """

@@ -255,19 +255,22 @@ class Writer:
         return self.builder.bitcast(numbers, ir.VectorType(word, numbers.type.count // 2))
 
     def round_to_bfloat16(self, numbers: Any) -> Any:
-        """float32 numbers as bfloat16 (or its bits), to nearest, ties to even; NaN stays NaN."""
-        build, count = self.builder, numbers.type.count
-        if machine().bfloat16_dot:
-            return build.fptrunc(numbers, ir.VectorType(BFloat(), count))
-        bits_type = ir.VectorType(NUMBERS[WORD], count)
+        """One float32 or a vector as bfloat16 (or its bits), to nearest, ties to even; NaN stays."""
+        build = self.builder
+        count = numbers.type.count if isinstance(numbers.type, ir.VectorType) else 0
+
+        def like(element: ir.Type) -> ir.Type:
+            return ir.VectorType(element, count) if count else element
 
         def constant(value: int) -> ir.Constant:
-            return ir.Constant(bits_type, [value] * count)
+            return ir.Constant(like(NUMBERS[WORD]), [value] * count if count else value)
 
-        bits = build.bitcast(numbers, bits_type)
+        if machine().bfloat16_dot:
+            return build.fptrunc(numbers, like(BFloat()))
+        bits = build.bitcast(numbers, like(NUMBERS[WORD]))
         high = build.lshr(bits, constant(16))
         nudge = build.add(build.and_(high, constant(1)), constant(0x7FFF))
         rounded = build.lshr(build.add(bits, nudge), constant(16))
         is_nan = build.fcmp_unordered("uno", numbers, numbers)
         chosen = build.select(is_nan, build.or_(high, constant(0x40)), rounded)
-        return build.trunc(chosen, ir.VectorType(NUMBERS["uint16"], count))
+        return build.trunc(chosen, like(NUMBERS["uint16"]))
