@@ -13,10 +13,10 @@ into each level of memory few times and uses it there often. From the inside out
 This order of loops is that of Goto and van de Geijn, "Anatomy of high-performance matrix
 multiplication" (2008), with the parts of a and b exchanged.
 
-Threads take different blocks of the output, whoever is free the next one: cores differ in speed,
-by design or because other programs need them too. Each number of it is summed by one thread: over the k
-of DEPTH words in order, then over such partial sums in order. So neither the number of threads nor
-the other rows and columns change a bit of it.
+Threads take different blocks of the output, whoever is free the next one: cores differ in speed, by
+design or because other programs need them too. Each number of it is summed by one thread: over the
+k of DEPTH words in order, then over such partial sums in order. So neither the number of threads
+nor the other rows and columns change a bit of it.
 """
 
 from __future__ import annotations
