@@ -255,7 +255,7 @@ class Writer:
         return self.builder.bitcast(numbers, ir.VectorType(word, numbers.type.count // 2))
 
     def round_to_bfloat16(self, numbers: Any) -> Any:
-        """One float32 or a vector as bfloat16 (or its bits), to nearest, ties to even; NaN stays."""
+        """One float32 or a vector as bfloat16 or its bits: the nearest, ties to even; NaN stays."""
         build = self.builder
         count = numbers.type.count if isinstance(numbers.type, ir.VectorType) else 0
 
