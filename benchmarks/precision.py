@@ -1,4 +1,4 @@
-"""float32 against bfloat16, of products alone and of activations too: the losses of a run, seed by seed, and what a seed changes.
+"""float32 against bfloat16 products, and activations: the losses of a run, and what a seed changes.
 
     MINILLM_DATA=folder python benchmarks/precision.py       # reads folder/**/tinyshakespeare.txt
     python benchmarks/precision.py --steps 1000 --seeds 5    # without a folder: Python's own modules
@@ -6,8 +6,8 @@
 A GPT of 4.9 million parameters (6 layers, 256 wide) on the bytes of a text, 1,024 a step. All
 precisions start from the same weights and see the same batches. Losses in nats a byte: the mean of
 the last tenth of the run, and of 64 windows of the last tenth of the text, which is held out.
-"drift" is the largest distance between a precision's mean curve and that of float32, in spreads (standard
-deviations) of float32's curves of single seeds, tenth by tenth of the run.
+"drift" is the largest distance between a precision's mean curve and that of float32, in spreads
+(standard deviations) of float32's curves of single seeds, tenth by tenth of the run.
 """
 
 from __future__ import annotations

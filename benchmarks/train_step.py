@@ -7,10 +7,10 @@
     python benchmarks/train_step.py --threads             # ours, 1 thread against 2
 
 Forward, backward, clipping and AdamW on random tokens; with bfloat16 products activations are kept
-in bfloat16 too, as PyTorch's autocast does. Every contender lives in a process of its
-own, so that peak memory is its own; they take steps in turns, so that all meet the same machine.
-"faults" are the page faults of a step, where memory that is new to the process is touched. A row of
-the sweep makes one step before those that count.
+in bfloat16 too, as PyTorch's autocast does. Every contender lives in a process of its own, so that
+peak memory is its own; they take steps in turns, so that all meet the same machine. "faults" are
+the page faults of a step, where memory that is new to the process is touched. A row of the sweep
+makes one step before those that count.
 """
 
 from __future__ import annotations

@@ -138,10 +138,10 @@ class precision:
     twice the speed or more where the processor multiplies bfloat16. Weights, gradients, norms,
     softmax, loss and optimizer stay float32; float64 arrays stay float64.
 
-    `activations`, "float32" or, with bfloat16 products, "bfloat16": in what the arrays are stored
-    that the forward pass keeps for the backward pass and that gain from it: the norms' outputs in
-    front of products, which round them anyway, and the feed-forward layer's widest array. NumPy's
-    arrays alone; a GPU's stay float32.
+    `activations`: the type in which some arrays are stored that the backward pass will need,
+    "float32" or, with bfloat16 products, "bfloat16". These are the norms' outputs in front of
+    products, which round them anyway, and the feed-forward layer's widest array (in main memory
+    only: on a GPU they stay float32).
 
     Raises `InputError` for other names, and for bfloat16 activations of float32 products.
     """

@@ -185,7 +185,7 @@ def _send(
         array = node.array
         if part.shape != array.shape:
             part, own = _unbroadcast(part, array.shape, op, position), True
-        if part.dtype != array.dtype and array.dtype != BFLOAT16:  # sums do not lose precision
+        if part.dtype != array.dtype and array.dtype != BFLOAT16:  # summed in float32
             part, own = part.astype(array.dtype), True
         sums.add(node, part, own)
 

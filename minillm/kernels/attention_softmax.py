@@ -31,7 +31,7 @@ import numpy as np
 from minillm.jit import intrinsic, jit
 from minillm.kernels.block_product import small_tile
 
-_NAMES = ("tile.py", "vector_ir.py", "vector_math.py")
+_NAMES = ("block_product.py", "processor.py", "tile.py", "vector_ir.py", "vector_math.py")
 _SOURCES = tuple(str(Path(__file__).with_name(name)) for name in _NAMES)
 
 

@@ -95,8 +95,9 @@ def forward_fast(
         return forward_few(q, k, v, first, last, scale)
     out, lse = np.empty((B, T, H, D), q.dtype), np.empty((B, H, T), q.dtype)
     if out.size:
-        scale, workers = q.dtype.type(scale), backend.threads()
-        _forward_tasks(q, k, v, first, last, scale, out, lse, workers, plan(q, k))
+        scale, cut = q.dtype.type(scale), plan(q, k)
+        workers = min(backend.threads(), B * k.shape[1] * cut.parts)
+        _forward_tasks(q, k, v, first, last, scale, out, lse, workers, cut)
     return out.swapaxes(1, 2), lse
 
 
@@ -124,7 +125,8 @@ def backward_fast(
         x[None] if cut.parts == 1 else np.empty((cut.parts, *x.shape), x.dtype) for x in (dk, dv)
     ]
     dout, q, k, v, out = (side_by_side(x) for x in (dout, q, k, v, out))
-    scale, workers, rows = q.dtype.type(scale), backend.threads(), dq.swapaxes(1, 2)
+    scale, rows = q.dtype.type(scale), dq.swapaxes(1, 2)
+    workers = min(backend.threads(), k.shape[0] * k.shape[1] * cut.parts)
     _backward_tasks(dout, q, k, v, out, lse, first, last, scale, rows, *parts, workers, cut)
     if cut.parts > 1:
         for x, part in zip((dk, dv), parts, strict=True):
@@ -215,13 +217,16 @@ def finish(sums_t, top, total, low, high, tile, lse):
     t, r = divmod(tile * top.shape[0], R)
     for i in range(top.shape[0]):
         if t < T:
-            lse[r, t] = top[i] + np.log(total[i])  # -inf for a query that saw nothing
+            seen = low[tile, i] <= high[tile, i]
+            lse[r, t] = top[i] + np.log(total[i]) if seen else -np.inf
         r += 1
         if r == R:
             t, r = t + 1, 0
     for i in range(top.shape[0]):
-        share = total.dtype.type(1) / total[i]
-        total[i] = share if low[tile, i] <= high[tile, i] else 0  # without keys its sums are 0
+        if low[tile, i] <= high[tile, i]:
+            total[i] = total.dtype.type(1) / total[i]
+        else:
+            total[i] = 0  # without keys its sums are 0
     scale_columns(sums_t, total)
 
 

@@ -51,7 +51,7 @@ def raw(array: Array) -> Array:
 
 
 def _rounded_bits_plain(x):
-    return round_to_bfloat16(x)[()]
+    return round_to_bfloat16(x)[0]
 
 
 @intrinsic(plain=_rounded_bits_plain, uses=WRITER)

@@ -28,7 +28,8 @@ from minillm.backend import Array
 from minillm.jit import intrinsic, jit
 from minillm.kernels.tile import Tile, machine
 
-_SOURCES = tuple(str(Path(__file__).with_name(name)) for name in ("tile.py", "vector_ir.py"))
+_NAMES = ("processor.py", "tile.py", "vector_ir.py")
+_SOURCES = tuple(str(Path(__file__).with_name(name)) for name in _NAMES)
 
 
 def small_tile(dtype: Any) -> Tile:

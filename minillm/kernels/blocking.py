@@ -176,7 +176,7 @@ def multiply_piece(
         for task in range(tasks):
             multiply_block(
                 packed, b, out, first, row, bottom, blocks[0], this, per_word, add, last, end,
-                tiles, cuts, task,
+                tiles, cuts, task, task + 1,
             )  # fmt: skip
     else:
         tickets = np.zeros(1, np.int64)
@@ -185,7 +185,7 @@ def multiply_piece(
             while task < tasks:
                 multiply_block(
                     packed, b, out, first, row, bottom, blocks[worker], this, per_word, add, last,
-                    end, tiles, cuts, task,
+                    end, tiles, cuts, task, task + workers,
                 )  # fmt: skip
                 task = draw(tickets)
 
@@ -210,13 +210,28 @@ def cut(count, tiles, workers):
 
 
 @jit
-def multiply_block(
-    packed, b, out, first, row, bottom, block, this, per_word, add, last, end, tiles, cuts, task
-):  # fmt: skip
-    """One task of `multiply_piece`: one block of one output."""
+def place(task, tiles, cuts):
+    """The block of a task: of which output, from which row and column of tiles to which."""
     which, at = task // (cuts[0] * cuts[1]), task % (cuts[0] * cuts[1])
-    up, down = tiles[0] * (at // cuts[1]) // cuts[0], tiles[0] * (at // cuts[1] + 1) // cuts[0]
-    left, right = tiles[1] * (at % cuts[1]) // cuts[1], tiles[1] * (at % cuts[1] + 1) // cuts[1]
+    i, j = at // cuts[1], at % cuts[1]
+    up, down = tiles[0] * i // cuts[0], tiles[0] * (i + 1) // cuts[0]
+    left, right = tiles[1] * j // cuts[1], tiles[1] * (j + 1) // cuts[1]
+    return which, up, down, left, right
+
+
+@jit
+def multiply_block(
+    packed, b, out, first, row, bottom, block, this, per_word, add, last, end, tiles, cuts, task,
+    later,
+):  # fmt: skip
+    """One task of `multiply_piece`: one block of one output.
+
+    `later` is the task that this thread will probably draw next.
+    """
+    which, up, down, left, right = place(task, tiles, cuts)
+    that, beginning, ending = which, right, right
+    if later < len(b) * cuts[0] * cuts[1]:
+        that, _, _, beginning, ending = place(later, tiles, cuts)
     columns, height = this.vectors * this.lanes, (this.rows + this.lanes - 1) // this.lanes
     edge = np.empty((this.rows, columns), out.dtype)
     words, here = (b.shape[2] + per_word - 1) // per_word, out[first + which]
@@ -226,17 +241,18 @@ def multiply_block(
             b[which], left, right, columns, start, stop, block, 0, 0, this.vectors, per_word
         )
         # What is packed next: the words that follow, or the columns of the next block.
-        wide = right - left
-        after, word = (left, stop) if stop < words else (right, 0)
+        follow = which, left, right, stop
+        if stop == words:
+            follow = that, beginning, ending, 0
         for i in range(up, down):
             fetch_some(
-                b[which], after * columns, (after + wide) * columns, word * per_word,
-                (word + DEPTH) * per_word, i - up, down - up,
+                b[follow[0]], follow[1] * columns, follow[2] * columns, follow[3] * per_word,
+                (follow[3] + DEPTH) * per_word, i - up, down - up,
             )  # fmt: skip
             panel, y = (which * tiles[0] + i) * height, row + i * this.rows
             over, beyond = min(y + this.rows, bottom), min(right * columns, out.shape[2])
-            ending = last and stop == words and end.kind + end.bias.size > 0
-            if ending and end.kind > 0:  # what lies beside the output is needed after the tiles
+            finishing = last and stop == words and end.kind + end.bias.size > 0
+            if finishing and end.kind > 0:  # what lies beside the output is needed after the tiles
                 fetch_some(end.beside[first + which], y, over, left * columns, beyond, 0, 1)
             for j in range(left, right):
                 beside, x = (j - left) * this.vectors, j * columns
@@ -248,13 +264,13 @@ def multiply_block(
                     multiply_tile(
                         packed, panel, start, block, beside, 0, stop - start, edge, 0, 0, False
                     )
-                    put(edge, here[y:bottom, x:], more)
-            if ending:
+                    put_edge(edge, here[y:bottom, x:], more)
+            if finishing:
                 finish(out, end, first + which, y, over, left * columns, beyond)
 
 
 @jit
-def put(tile, out, add):
+def put_edge(tile, out, add):
     """Copy as much of `tile` to `out` as it takes, or add it."""
     for i in range(min(tile.shape[0], out.shape[0])):
         for j in range(min(tile.shape[1], out.shape[1])):

@@ -161,7 +161,8 @@ def backward(
     """Gradient (N, V) of the logits from `dlosses` (N,).
 
     `out` may be `logits` itself. It may also be `logits.view(BFLOAT16)`, where V numbers take the
-    first half of each row: number j lies where number j // 2 was, which has been read by then.
+    first half of each row: number j lies where number j // 2 was, which has been read by then. What
+    is returned is `out`.
     """
     if backend.fast(dlosses, logits, targets, lse):
         return backward_fast(dlosses, logits, targets, lse, out)

@@ -12,6 +12,7 @@ stored (blocking.py calls `finish`). `p` stands for the numbers of the product a
 
 `beside` is an array of the output's shape: the other summand; or what GELU's derivative will need.
 It may be stored in bfloat16 where the output is float32.
+
 GELU_BACK is for the way back through a feed-forward layer: the product is the gradient of GELU's
 output, which becomes that of its input; and GELU's output is computed again for the product that
 makes the gradient of the next weight, so that nobody has to keep it (feed_forward.py).

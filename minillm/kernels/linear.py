@@ -10,7 +10,7 @@ Derivative (see matmul.py), with the leading axes of x and dout flattened to row
 and the gradient of the residual is dout itself.
 
 With `backend.precision("bfloat16")` the three products round their operands to bfloat16 and sum in
-float32; the bias, its gradient and everything that is stored stay float32.
+float32; the bias, its gradient and the output stay float32; x may itself be stored in bfloat16.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def sum_of_rows(x: Array) -> Array:
     return total
 
 
-SUMMED = 64  # rows that one task sums: few enough for many threads, so many that the sums are few
+SUMMED = 64  # rows that one task sums: so many that the partial sums cost little
 
 
 @jit(parallel=True)
@@ -112,7 +112,7 @@ def _sum_rows(x, total):
 
 @jit(forceinline=True)
 def _add_rows(x, total):
-    """Add the rows of `x` to `total`: four at a time, or its way to and from cache would count."""
+    """Add the rows of `x` to `total`, which is read and written once for four of them."""
     fours = x.shape[0] // 4 * 4
     for i in range(0, fours, 4):
         a, b, c, d = x[i], x[i + 1], x[i + 2], x[i + 3]

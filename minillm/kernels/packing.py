@@ -31,8 +31,6 @@ from minillm.kernels.bfloat16 import round_to_bfloat16
 from minillm.kernels.processor import WORD
 from minillm.kernels.tile import WRITER, per_word, tile, words
 
-_TOGETHER = 8  # groups of rows that one task packs
-
 
 @jit
 def pack_groups(source, first, last, step, start, stop, panels, base, into, together, per_word):

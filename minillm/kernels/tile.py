@@ -36,7 +36,7 @@ import numpy as np
 from minillm.jit import intrinsic
 from minillm.kernels.processor import WORD, machine
 
-# The files that decide what the intrinsics here and in packing.py and few_rows.py write.
+# The files that decide what the intrinsics here, in packing.py, few_rows.py and bfloat16.py write.
 WRITER = tuple(
     str(Path(__file__).with_name(f"{name}.py")) for name in ("processor", "tile", "vector_ir")
 )

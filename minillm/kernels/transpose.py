@@ -15,7 +15,8 @@ from typing import Any
 from minillm.jit import intrinsic, jit
 from minillm.kernels.block_product import small_tile
 
-_SOURCES = tuple(str(Path(__file__).with_name(name)) for name in ("tile.py", "vector_ir.py"))
+_NAMES = ("block_product.py", "processor.py", "tile.py", "vector_ir.py")
+_SOURCES = tuple(str(Path(__file__).with_name(name)) for name in _NAMES)
 
 
 @jit

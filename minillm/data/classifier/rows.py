@@ -76,8 +76,7 @@ def average(embeddings, found, start, stop, hidden):
     """Put the mean of the rows `found[start:stop]` into `hidden`; 0 where there are none."""
     hidden[:] = 0
     for i in range(start, stop):
-        for d in range(0, hidden.size, LINE // hidden.itemsize):
-            fetch(embeddings, found[i + AHEAD], d)
+        fetch(embeddings, found[i + AHEAD], 0, hidden.size)
         row = embeddings[found[i]]
         for d in range(hidden.size):
             hidden[d] += row[d]
