@@ -59,9 +59,13 @@ class Draw:
         return laid_out(x, self.choice(LAYOUTS))
 
     def given(self, numbers: Real | np.ndarray) -> np.ndarray:
-        """What an earlier kernel would have handed over: rounded, in any layout."""
+        """What an earlier kernel would have handed over: rounded, in any layout.
+
+        But not "repeated", which makes other numbers of it: a row's lse is that of its own scores.
+        """
         values = numbers.value if isinstance(numbers, Real) else numbers
-        return laid_out(values.astype(self.dtype), self.choice(LAYOUTS))
+        layouts = [layout for layout in LAYOUTS if layout != "repeated"]
+        return laid_out(values.astype(self.dtype), self.choice(layouts))
 
     def real(self, *arrays: np.ndarray) -> list[Real]:
         return [Real(array, self.dtype) for array in arrays]
