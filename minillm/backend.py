@@ -132,7 +132,7 @@ _precision, _activations = "float32", "float32"
 
 
 class precision:
-    """Choose how the products of linear layers are computed, for good or for a `with` block.
+    """Choose how linear layers and attention multiply, for good or for a `with` block.
 
     "float32": as they stand. "bfloat16": operands rounded to bfloat16, products summed in float32,
     twice the speed or more where the processor multiplies bfloat16. Weights, gradients, norms,

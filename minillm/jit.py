@@ -92,6 +92,23 @@ def intrinsic(plain: Callable[..., Any], uses: tuple[str, ...] = ()) -> Any:
     return mark
 
 
+def by_types(pick: Callable[..., Callable[..., Any]]) -> Any:
+    """Mark a function that compiled code has in several versions, for types of other results.
+
+    `pick` gets the Numba types of the arguments while compiling and returns the function to be
+    compiled for them. The decorated function does the same in plain Python.
+    """
+
+    def mark(plain: Callable[..., Any]) -> Marked:
+        def build(_: Marked) -> Callable[..., Any]:
+            _numba().extending.overload(plain, strict=False)(lambda *types: pick(*types))
+            return plain
+
+        return Marked(plain, build, plain)
+
+    return mark
+
+
 def prange(*bounds: int) -> range:
     """A range whose iterations may run in parallel in compiled code; `range` in plain Python."""
     return range(*bounds)

@@ -205,7 +205,7 @@ def self_attention(qkv: Tensor, n_head: int, visible: tuple[Array, Array]) -> Te
     `kernels.attention.visible_keys`.
     """
     xp = backend.array_module(qkv.array)
-    (B, T, width), dtype = qkv.shape, qkv.dtype
+    B, T, width = qkv.shape
     D, (first, last) = width // (3 * n_head), visible
     q, k, v = qkv.array.reshape(B, T, 3, n_head, D).transpose(2, 0, 3, 1, 4)  # (B, H, T, D) each
     by_head, lse = attention_kernel.forward(q, k, v, first, last, D**-0.5)  # (B, H, T, D)
@@ -213,7 +213,7 @@ def self_attention(qkv: Tensor, n_head: int, visible: tuple[Array, Array]) -> Te
 
     def backward(dout: Array) -> tuple[Array]:
         heads = [x.reshape(B, T, n_head, D).swapaxes(1, 2) for x in (dout, out)]  # (B, H, T, D)
-        dqkv = xp.empty((B, T, width), dtype)
+        dqkv = xp.empty((B, T, width), out.dtype)
         parts = dqkv.reshape(B, T, 3, n_head, D).transpose(2, 0, 3, 1, 4)  # views: dq, dk, dv
         attention_kernel.backward(
             heads[0], q, k, v, heads[1], lse, first, last, D**-0.5, tuple(parts)
@@ -271,9 +271,7 @@ def layer_norm(
     return record("layer_norm", out, parents, backward, saves="inputs")
 
 
-def rms_norm(
-    x: Tensor, weight: Tensor, eps: float = 1e-6, for_products: bool = False
-) -> Tensor:
+def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-6, for_products: bool = False) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight over the last axis of x (..., C).
 
     `for_products` as for `layer_norm`.

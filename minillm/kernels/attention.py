@@ -33,18 +33,25 @@ The reference below holds all scores, a (T, S) array. The fast twins hold a few 
 attention_tiles.py derives the online softmax that makes this possible, and says why its result is
 the same; attention_decode.py is for writing token by token.
 
+With `backend.precision("bfloat16")` the operands of the products are rounded to bfloat16: q, scale
+times k, v, do, the weights exp(s) and ds. Scores and all sums stay float32 (attention_tiles.py).
+
 Shapes: q, out, dq (B, H, T, D); k, v, dk, dv (B, G, S, D); first, last (B or 1, T); lse (B, H, T).
 Source: Vaswani et al. 2017, "Attention is all you need", equation 1.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from minillm import backend
 from minillm.backend import Array
 from minillm.errors import InputError
-from minillm.kernels.attention_tiles import Gradients, backward_fast, forward_fast
+from minillm.kernels.attention_tiles import Gradients, backward_fast, forward_fast, in_bfloat16
+from minillm.kernels.bfloat16 import computed_in
+from minillm.kernels.matmul import rounded
 
 # ----------------------------------------------------------------------------------- masks
 
@@ -138,12 +145,14 @@ def forward_reference(
     xp = backend.array_module(q)
     B, H, T, D = q.shape
     if k.shape[2] == 0:  # no keys at all: nothing to see
-        return xp.zeros_like(q), xp.full((B, H, T), -xp.inf, dtype=q.dtype)
+        dtype = computed_in(q)
+        return xp.zeros(q.shape, dtype), xp.full((B, H, T), -xp.inf, dtype)
+    q, k, v, (scale, _), operand = _operands(q, k, v, scale)
     scores, _, v, seen = _scores(q, k, v, first, last, scale)  # (B, G, R, T, S)
     largest = xp.where(seen, scores.max(axis=-1, keepdims=True), 0)
     weights = xp.exp(scores - largest)
     total = xp.where(seen, weights.sum(axis=-1, keepdims=True), 1)
-    out = (weights @ v) / total  # (B, G, R, T, D)
+    out = (operand(weights) @ v) / total  # (B, G, R, T, D)
     lse = xp.where(seen, largest + xp.log(total), -xp.inf)  # (B, G, R, T, 1)
     return out.reshape(B, H, T, D), lse.reshape(B, H, T)
 
@@ -164,18 +173,34 @@ def backward_reference(
     B, H, T, D = q.shape
     G, S = k.shape[1:3]
     if S == 0:
-        return xp.zeros_like(q), xp.zeros_like(k), xp.zeros_like(v)
+        return tuple(xp.zeros(x.shape, computed_in(x)) for x in (q, k, v))
+    q, k, v, (scale, scale_dk), operand = _operands(q, k, v, scale)
+    dout, out = operand(dout), out.astype(q.dtype, copy=False)
     scores, k_shared, v_shared, seen = _scores(q, k, v, first, last, scale)
     grouped = (B, G, H // G, T)
     dout_grouped = dout.reshape(*grouped, D)
     p = xp.exp(scores - xp.where(seen, lse.reshape(*grouped, 1), 0))  # (B, G, R, T, S)
     dp = dout_grouped @ v_shared.swapaxes(-1, -2)
     delta = (dout * out).sum(axis=-1).reshape(*grouped, 1)
-    ds = p * (dp - delta) * scale
+    ds = operand(p * (dp - delta) * scale)
     dq = ds @ k_shared
-    dk = ds.swapaxes(-1, -2) @ q.reshape(*grouped, D)
-    dv = p.swapaxes(-1, -2) @ dout_grouped
+    dk = ds.swapaxes(-1, -2) @ q.reshape(*grouped, D) * scale_dk
+    dv = operand(p).swapaxes(-1, -2) @ dout_grouped
     return dq.reshape(B, H, T, D), dk.sum(axis=2), dv.sum(axis=2)
+
+
+def _operands(
+    q: Array, k: Array, v: Array, scale: float
+) -> tuple[Array, Array, Array, tuple[float, float], Callable[[Array], Array]]:
+    """q, k, v for the products, the scales of scores and dk, and what makes operands of others.
+
+    In bfloat16 the scale is in k, as it is in the fast twin, before that is rounded.
+    """
+    halved, dtype = in_bfloat16(q, k, v), computed_in(q)
+    q, k, v = (x.astype(dtype, copy=False) for x in (q, k, v))
+    if halved:
+        return rounded(q), rounded(k * scale), rounded(v), (1.0, scale), rounded
+    return q, k, v, (scale, 1.0), lambda x: x.astype(dtype, copy=False)
 
 
 def _scores(
@@ -202,9 +227,10 @@ def forward(
 ) -> tuple[Array, Array]:
     """Attention of queries over the keys in their intervals.
 
-    `q`: (B, H, T, D); `k`, `v`: (B, G, S, D) with H a multiple of G; all of one dtype, float32 or
-    float64, any strides. `first`, `last`: int32 (B or 1, T) from `visible_keys`. `scale`: a plain
-    float, usually D ** -0.5.
+    `q`: (B, H, T, D); `k`, `v`: (B, G, S, D) with H a multiple of G; all of one dtype, float32,
+    float64 or bfloat16, any strides. `first`, `last`: int32 (B or 1, T) from `visible_keys`.
+    `scale`: a plain float, usually D ** -0.5. The results have the dtype of q, or are float32
+    where that is bfloat16.
 
     Returns `out` (B, H, T, D), zeros for a query that sees nothing, and `lse` (B, H, T), the
     logarithm of each query's sum of exponentials (-inf for a query that sees nothing), which
@@ -229,8 +255,9 @@ def backward(
     """Gradients of `forward`: `dq` (B, H, T, D) and `dk`, `dv` (B, G, S, D).
 
     `dout` (B, H, T, D) is the gradient of `out`; `out` and `lse` are the forward's results and the
-    rest its arguments. The gradient of a key that no query sees is exactly zero. `into`: arrays to
-    write dq, dk and dv to, of these shapes, any strides but numbers of the last axis side by side.
+    rest its arguments; `dout` and `out` may be bfloat16 beside float32. The gradient of a key that
+    no query sees is exactly zero. `into`: arrays to write dq, dk and dv to, of these shapes, any
+    strides but numbers of the last axis side by side.
     """
     if backend.fast(dout, q, k, v):
         return backward_fast(dout, q, k, v, out, lse, first, last, scale, into)

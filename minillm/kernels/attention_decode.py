@@ -17,6 +17,7 @@ import numpy as np
 
 from minillm.backend import Array
 from minillm.jit import jit, prange
+from minillm.kernels.bfloat16 import computed_in, raw, take
 from minillm.kernels.block_product import neighbours
 from minillm.kernels.softmax import LANES, largest, normalize
 
@@ -27,9 +28,9 @@ def forward_few(
     q: Array, k: Array, v: Array, first: Array, last: Array, scale: float
 ) -> tuple[Array, Array]:
     """As `attention.forward`; the numbers of the last axis of q, k and v lie side by side."""
-    B, H, T, D = q.shape
-    out, lse = np.empty((B, T, H, D), q.dtype), np.empty((B, H, T), q.dtype)
-    _forward_tasks(q, k, v, first, last, q.dtype.type(scale), out, lse)
+    (B, H, T, D), dtype = q.shape, computed_in(q)
+    out, lse = np.empty((B, T, H, D), dtype), np.empty((B, H, T), dtype)
+    _forward_tasks(raw(q), raw(k), raw(v), first, last, dtype.type(scale), out, lse)
     return out.swapaxes(1, 2), lse
 
 
@@ -51,18 +52,18 @@ def _forward_task(q, k, v, first, last, scale, out, lse):
     """One group of heads: q (R, T, D), k, v (S, D), first, last (T,), out (T, R, D), lse (R, T)."""
     R, T, D = q.shape
     S = k.shape[0]
-    scores, sums = np.empty((T, R, S), q.dtype), np.zeros((T, R, D), q.dtype)
+    scores, sums = np.empty((T, R, S), lse.dtype), np.zeros((T, R, D), lse.dtype)
     for start in range(0, S, BLOCK):
         for t in range(T):
             for r in range(R):
                 query = neighbours(q[r, t])
                 for j in range(max(start, first[t]), min(start + BLOCK, S, last[t] + 1)):
                     key = neighbours(k[j])
-                    score = q.dtype.type(0)
+                    score = lse.dtype.type(0)
                     for d in range(D):
-                        score += query[d] * key[d]
+                        score += take(query, d) * take(key, d)
                     scores[t, r, j] = score * scale
-    lanes = np.empty(LANES, q.dtype)
+    lanes = np.empty(LANES, lse.dtype)
     for t in range(T):
         for r in range(R):
             seen = scores[t, r, max(0, first[t]) : max(0, min(S, last[t] + 1))]
@@ -76,7 +77,7 @@ def _forward_task(q, k, v, first, last, scale, out, lse):
                 for j in range(max(start, first[t]), min(start + BLOCK, S, last[t] + 1)):
                     value, weight = neighbours(v[j]), scores[t, r, j]
                     for d in range(D):
-                        sums[t, r, d] += weight * value[d]
+                        sums[t, r, d] += weight * take(value, d)
     for t in range(T):
         for r in range(R):
             for d in range(D):

@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from minillm.jit import jit
+from minillm.kernels.bfloat16 import take
+from minillm.kernels.block_product import neighbours
 from minillm.kernels.transpose import copy_row, transpose
 
 
@@ -50,18 +52,21 @@ def copy_rows(x, scale, copy):
 
 @jit
 def gather(x, tile, queries, queries_t, lanes):
-    """Put a tile of the queries of `x` (R, T, D) in `queries`, and transposed in `queries_t`."""
-    R, T, D = x.shape
+    """Put a tile of the queries of `x` (R, T, D) in `queries`, and transposed in `queries_t`.
+
+    `queries` (queries, D or more): of what is beyond D nothing is written.
+    """
+    R, T = x.shape[:2]
     t, r = divmod(tile * queries.shape[0], R)
     for i in range(queries.shape[0]):
         if t < T:
-            copy_row(x, (r, t), queries, (i,), x.dtype.type(1))
+            copy_row(x, (r, t), queries, (i,), 1)
         else:
             queries[i] = 0
         r += 1
         if r == R:
             t, r = t + 1, 0
-    transpose(queries[:, :D], queries_t[:D], lanes)
+    transpose(queries, queries_t, lanes)
 
 
 @jit
@@ -75,7 +80,7 @@ def scatter(queries_t, tile, queries, x, lanes):
     at = tile * queries.shape[0]
     t, r = divmod(at, R)
     for i in range(min(queries.shape[0], R * T - at)):
-        copy_row(queries, (i,), x, (t, r), x.dtype.type(1))
+        copy_row(queries, (i,), x, (t, r), 1)
         r += 1
         if r == R:
             t, r = t + 1, 0
@@ -90,3 +95,50 @@ def hide(scores, j, low, high, tile, all_from, all_to):
             for i in range(scores.shape[1]):
                 if key < low[tile, i] or key > high[tile, i]:
                     scores[row, i] = -np.inf
+
+
+@jit
+def scale_columns(x_t, factor):
+    for d in range(x_t.shape[0]):
+        for i in range(x_t.shape[1]):
+            x_t[d, i] *= factor[i]
+
+
+@jit
+def finish(sums_t, top, total, low, high, tile, lse):
+    """Divide the sums of a tile's queries by their totals, and put down their lse."""
+    R, T = lse.shape
+    t, r = divmod(tile * top.shape[0], R)
+    for i in range(top.shape[0]):
+        if t < T:
+            seen = low[tile, i] <= high[tile, i]
+            lse[r, t] = top[i] + np.log(total[i]) if seen else -np.inf
+        r += 1
+        if r == R:
+            t, r = t + 1, 0
+    for i in range(top.shape[0]):
+        if low[tile, i] <= high[tile, i]:
+            total[i] = total.dtype.type(1) / total[i]
+        else:
+            total[i] = 0  # without keys its sums are 0
+    scale_columns(sums_t, total)
+
+
+@jit
+def of_queries(douts, out, lse, low, high, tile, log_total, delta):
+    """Fill in a tile's lse, and delta = dout . out; 0 for a query that sees nothing."""
+    R, _, D = out.shape
+    t, r = divmod(tile * delta.shape[0], R)
+    for i in range(delta.shape[0]):
+        log_total[i] = 0
+        delta[i] = 0
+        if low[tile, i] <= high[tile, i]:
+            log_total[i] = lse[r, t]
+            row, drow = neighbours(out[r, t]), neighbours(douts[i])
+            total = delta.dtype.type(0)
+            for d in range(D):
+                total += take(drow, d) * take(row, d)
+            delta[i] = total
+        r += 1
+        if r == R:
+            t, r = t + 1, 0

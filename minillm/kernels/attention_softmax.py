@@ -18,6 +18,9 @@ long as the exponentials twice over. So these loops are instructions, like those
 that they stand between (block_product.py). A weight that is no normal number (below 1.2e-38 in
 float32) is 0; a NaN among the scores shows in the weights and in the total.
 
+What the products go on with, weights and gradients of scores, may be rounded to bfloat16 as it is
+written; the sums are of the weights before that. Or it is written over what it was made from.
+
 Derivative (attention.py): with the weights p = exp(s - lse) and dp given, ds = p (dp - delta).
 """
 
@@ -29,6 +32,7 @@ from typing import Any
 import numpy as np
 
 from minillm.jit import intrinsic, jit
+from minillm.kernels.bfloat16 import BITS, round_to_bfloat16
 from minillm.kernels.block_product import small_tile
 
 _NAMES = ("block_product.py", "processor.py", "tile.py", "vector_ir.py", "vector_math.py")
@@ -46,17 +50,23 @@ def raise_top(scores, top, shrink, columns):
 
 
 @jit
-def weigh(scores, top, shrink, total, columns):
-    """scores (keys, queries) = exp(scores - top), total (queries,) = total * shrink + sums."""
+def weigh(scores, weights, top, shrink, total, columns):
+    """weights (keys, queries) = exp(scores - top), total (queries,) = total * shrink + sums.
+
+    `weights`: numbers, which may be the scores themselves, or bits.
+    """
     for column in range(0, scores.shape[1], columns):
-        weigh_once(scores, top, shrink, total, column)
+        weigh_once(scores, weights, top, shrink, total, column)
 
 
 @jit
-def softmax_gradient(scores, dweights, log_total, delta, columns):
-    """Scores (keys, queries) become weights, and the gradient of weights that of scores."""
+def softmax_gradient(scores, weights, dweights, dscores, log_total, delta, columns):
+    """weights and dscores, all (keys, queries), from scores and dweights.
+
+    `weights` and `dscores`: numbers, which may be scores and dweights themselves, or bits.
+    """
     for column in range(0, scores.shape[1], columns):
-        softmax_gradient_once(scores, dweights, log_total, delta, column)
+        softmax_gradient_once(scores, weights, dweights, dscores, log_total, delta, column)
 
 
 # ------------------------------------------------------------- the same, two vectors of queries
@@ -92,62 +102,68 @@ def _write_raise_top(context: Any, builder: Any, signature: Any, arguments: Any)
     return context.get_dummy_value()
 
 
-def _weigh_plain(scores, top, shrink, total, column):
+def _put(numbers, place):
+    place[...] = round_to_bfloat16(numbers) if place.dtype == BITS else numbers
+
+
+def _weigh_plain(scores, weights, top, shrink, total, column):
     here = slice(column, column + small_tile(scores.dtype).columns)
-    scores[:, here] = np.exp(scores[:, here] - top[here])
-    total[here] = total[here] * shrink[here] + scores[:, here].sum(axis=0)
+    numbers = np.exp(scores[:, here] - top[here])
+    total[here] = total[here] * shrink[here] + numbers.sum(axis=0)
+    _put(numbers, weights[: len(scores), here])
 
 
 @intrinsic(plain=_weigh_plain, uses=_SOURCES)
-def weigh_once(typing, scores, top, shrink, total, column):
+def weigh_once(typing, scores, weights, top, shrink, total, column):
     """`weigh` for the queries from `column` on."""
     from numba.core import types
 
-    return types.void(scores, top, shrink, total, types.intp), _write_weigh
+    return types.void(scores, weights, top, shrink, total, types.intp), _write_weigh
 
 
 def _write_weigh(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     strip = _Strip(context, builder, signature, arguments)
-    scores, top, shrink, total = strip.arrays
+    scores, made, top, shrink, total = strip.arrays
     tops = strip.load(top)
     shrunk = [builder.fmul(*pair) for pair in zip(strip.load(total), strip.load(shrink))]
 
     def step(row: Any, totals: list[Any]) -> list[Any]:
         falls = [builder.fsub(s, t) for s, t in zip(strip.load(scores, row), tops)]
         weights = [strip.write.exp_of_fall(fall) for fall in falls]
-        strip.store(weights, scores, row)
+        strip.store(weights, made, row)
         return [builder.fadd(t, weight) for t, weight in zip(totals, weights)]
 
     strip.store(strip.write.loop(strip.rows, step, shrunk), total)
     return context.get_dummy_value()
 
 
-def _softmax_gradient_plain(scores, dweights, log_total, delta, column):
+def _softmax_gradient_plain(scores, weights, dweights, dscores, log_total, delta, column):
     here = slice(column, column + small_tile(scores.dtype).columns)
-    scores[:, here] = np.exp(scores[:, here] - log_total[here])
-    dweights[:, here] = scores[:, here] * (dweights[:, here] - delta[here])
+    numbers = np.exp(scores[:, here] - log_total[here])
+    _put(numbers, weights[: len(scores), here])
+    _put(numbers * (dweights[:, here] - delta[here]), dscores[: len(scores), here])
 
 
 @intrinsic(plain=_softmax_gradient_plain, uses=_SOURCES)
-def softmax_gradient_once(typing, scores, dweights, log_total, delta, column):
+def softmax_gradient_once(typing, scores, weights, dweights, dscores, log_total, delta, column):
     """`softmax_gradient` for the queries from `column` on."""
     from numba.core import types
 
-    arrays = (scores, dweights, log_total, delta)
+    arrays = (scores, weights, dweights, dscores, log_total, delta)
     return types.void(*arrays, types.intp), _write_softmax_gradient
 
 
 def _write_softmax_gradient(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     strip = _Strip(context, builder, signature, arguments)
-    scores, dweights, log_total, delta = strip.arrays
+    scores, made, dweights, dscores, log_total, delta = strip.arrays
     log_totals, deltas = strip.load(log_total), strip.load(delta)
 
     def step(row: Any, nothing: list[Any]) -> list[Any]:
         falls = [builder.fsub(s, t) for s, t in zip(strip.load(scores, row), log_totals)]
         weights = [strip.write.exp_of_fall(fall) for fall in falls]
-        strip.store(weights, scores, row)
+        strip.store(weights, made, row)
         rises = [builder.fsub(d, mean) for d, mean in zip(strip.load(dweights, row), deltas)]
-        strip.store([builder.fmul(*pair) for pair in zip(weights, rises)], dweights, row)
+        strip.store([builder.fmul(*pair) for pair in zip(weights, rises)], dscores, row)
         return nothing
 
     strip.write.loop(strip.rows, step, [])
@@ -170,7 +186,11 @@ class _Strip:
         return [self.write.load(place, self.tile.lanes) for place in self._places(array, *row)]
 
     def store(self, vectors: list[Any], array: tuple, *row: Any) -> None:
-        for vector, place in zip(vectors, self._places(array, *row), strict=True):
+        stored, places = array[0].dtype.name, self._places(array, *row)
+        if stored == BITS.name:  # both vectors in one
+            together = self.write.pick(*vectors, list(range(self.tile.columns)))
+            vectors, places = [self.write.as_words(together, stored)], places[:1]
+        for vector, place in zip(vectors, places, strict=True):
             self.write.store(vector, place)
 
     def _places(self, array: tuple, *row: Any) -> list[Any]:

@@ -34,6 +34,15 @@ they come; only dk is multiplied in the end.
 Names end in _t where an array is transposed. Only q and dout have to be turned over, once per tile;
 k^T and v^T are views. Sizes are rounded up to whole register tiles and filled with zeros.
 
+bfloat16. With `backend.precision("bfloat16")` the operands of the products are rounded to it: q, v,
+dout and the scaled k as they are copied, p and ds as the softmax writes them. (Scaled keys are as
+far from their bfloat16 as keys are; a scale that is a power of two costs stored bfloat16 nothing.)
+Scores, totals, lse, delta and what the products add up to stay float32, and the totals are those of
+the weights before rounding. Delta is made from the rounded dout, as dp is, or ds would not add up
+to 0. A product takes two numbers of its summed index at a time. Neighbours in a row are two as they
+lie; where two rows are to be summed over, a copy has them side by side. Its name ends in _pairs; in
+float32 and float64 it is no copy but the rows themselves.
+
 Heads that share keys are queries like any other: number t * R + r of a group is query t of its head
 r < R = H / G, so that a tile reads the shared keys once for all of them.
 
@@ -53,9 +62,26 @@ from minillm import backend
 from minillm.backend import Array
 from minillm.jit import jit, prange
 from minillm.kernels.attention_decode import forward_few
-from minillm.kernels.attention_queries import copy_rows, gather, hide, intervals, scatter
+from minillm.kernels.attention_queries import (
+    copy_rows,
+    finish,
+    gather,
+    hide,
+    intervals,
+    of_queries,
+    scale_columns,
+    scatter,
+)
 from minillm.kernels.attention_softmax import raise_top, softmax_gradient, weigh
-from minillm.kernels.block_product import multiply, neighbours, side_by_side, small_tile
+from minillm.kernels.bfloat16 import BFLOAT16, BITS, computed_in, raw
+from minillm.kernels.block_product import (
+    multiply,
+    pair_rows,
+    pairs_of,
+    side_by_side,
+    small_tile,
+    stored_as,
+)
 
 TASKS = 16  # wanted at least: enough to share out evenly, few enough parts of dk and dv
 QUERIES, KEYS = 32, 64  # queries of a tile and keys of a block: 8 KB of scores in float32
@@ -74,16 +100,35 @@ class Plan(NamedTuple):
     rows: int  # of the tile in registers
     columns: int
     lanes: int  # of a vector
+    pair: int  # numbers of an operand that a product takes at a time
 
 
-def plan(q: Array, k: Array) -> Plan:
-    """The plan for queries `q` (B, H, T, D) and keys `k` (B, G, S, D), from their shapes alone."""
+def plan(q: Array, k: Array, like: Array) -> Plan:
+    """The plan for queries `q` (B, H, T, D) and keys `k` (B, G, S, D), from their shapes alone.
+
+    `like`: an array whose dtype is that of the products' operands.
+    """
     B, H, T, _ = q.shape
-    G, tile = k.shape[1], small_tile(q.dtype)
+    G, tile = k.shape[1], small_tile(computed_in(q))
     count = H // G * T
     queries = min(QUERIES, round_up(count, tile.columns))
     parts = min(-(-TASKS // (B * G)), -(-count // SHARE))
-    return Plan(parts, queries, KEYS, tile.rows, tile.columns, tile.lanes)
+    pair = 2 if like.dtype == BITS else 1
+    return Plan(parts, queries, KEYS, tile.rows, tile.columns, tile.lanes, pair)
+
+
+def in_bfloat16(q: Array, k: Array, v: Array) -> bool:
+    """Whether the products round their operands to bfloat16.
+
+    As in linear layers, but a few queries take as long as reading the keys does: they stay exact.
+    """
+    few = q.shape[1] // max(1, k.shape[1]) * q.shape[2] <= FEW
+    return not few and (q.dtype == BFLOAT16 or backend.bfloat16_products(q, k, v))
+
+
+def _like(q: Array, k: Array, v: Array) -> Array:
+    """An empty array of the dtype that operands are brought to: bits, or that of the results."""
+    return np.empty(0, BITS if in_bfloat16(q, k, v) else computed_in(q))
 
 
 def forward_fast(
@@ -93,11 +138,12 @@ def forward_fast(
     q, k, v = side_by_side(q), side_by_side(k), side_by_side(v)
     if 0 < H // max(1, k.shape[1]) * T <= FEW:
         return forward_few(q, k, v, first, last, scale)
-    out, lse = np.empty((B, T, H, D), q.dtype), np.empty((B, H, T), q.dtype)
+    like, dtype = _like(q, k, v), computed_in(q)
+    out, lse = np.empty((B, T, H, D), dtype), np.empty((B, H, T), dtype)
     if out.size:
-        scale, cut = q.dtype.type(scale), plan(q, k)
+        cut, arrays = plan(q, k, like), (raw(x) for x in (q, k, v))
         workers = min(backend.threads(), B * k.shape[1] * cut.parts)
-        _forward_tasks(q, k, v, first, last, scale, out, lse, workers, cut)
+        _forward_tasks(*arrays, like, first, last, dtype.type(scale), out, lse, workers, cut)
     return out.swapaxes(1, 2), lse
 
 
@@ -113,21 +159,21 @@ def backward_fast(
     scale: float,
     into: Gradients | None = None,
 ) -> Gradients:
+    like, dtype = _like(q, k, v), computed_in(q)
     dq, dk, dv = into or [
-        np.empty((B, T, heads, D), q.dtype).swapaxes(1, 2)
+        np.empty((B, T, heads, D), dtype).swapaxes(1, 2)
         for B, heads, T, D in (q.shape, k.shape, v.shape)
     ]
     if q.size == 0 or k.size == 0:
         dq[...], dk[...], dv[...] = 0, 0, 0
         return dq, dk, dv
-    cut = plan(q, k)
+    cut = plan(q, k, like)
     parts = [
         x[None] if cut.parts == 1 else np.empty((cut.parts, *x.shape), x.dtype) for x in (dk, dv)
     ]
-    dout, q, k, v, out = (side_by_side(x) for x in (dout, q, k, v, out))
-    scale, rows = q.dtype.type(scale), dq.swapaxes(1, 2)
-    workers = min(backend.threads(), k.shape[0] * k.shape[1] * cut.parts)
-    _backward_tasks(dout, q, k, v, out, lse, first, last, scale, rows, *parts, workers, cut)
+    arrays = [raw(side_by_side(x)) for x in (dout, q, k, v, out)]
+    workers, rows = min(backend.threads(), k.shape[0] * k.shape[1] * cut.parts), dq.swapaxes(1, 2)
+    _backward_tasks(*arrays, lse, like, first, last, dtype.type(scale), rows, *parts, workers, cut)
     if cut.parts > 1:
         for x, part in zip((dk, dv), parts, strict=True):
             part.sum(axis=0, out=x)
@@ -152,24 +198,28 @@ def round_up(size, multiple):
 
 
 @jit(parallel=True, reads=("q", "k", "v", "first", "last"))
-def _forward_tasks(q, k, v, first, last, scale, out, lse, workers, cut):
+def _forward_tasks(q, k, v, like, first, last, scale, out, lse, workers, cut):
     seen = intervals(first, last, q.shape[1] // k.shape[1], k.shape[2], cut.queries)
     for worker in prange(workers):
         # Numba's own type for `worker` is unsigned: the function would be compiled for both.
-        _forward_worker(q, k, v, seen, scale, out, lse, np.int64(worker), workers, cut)
+        _forward_worker(q, k, v, like, seen, scale, out, lse, np.int64(worker), workers, cut)
 
 
 @jit
-def _forward_worker(q, k, v, seen, scale, out, lse, worker, workers, cut):
+def _forward_worker(q, k, v, like, seen, scale, out, lse, worker, workers, cut):
     """Every n-th task, one after another in the same scratch memory."""
     B, G, S, D = k.shape
     low, high, ranges = seen
-    R, tiles, one = q.shape[1] // G, low.shape[1], q.dtype.type(1)
-    room, depth, size = S + cut.rows, round_up(D, cut.rows), cut.queries
-    keys, values = np.zeros((room, depth), q.dtype), np.zeros((room, depth), q.dtype)
-    queries, queries_t = np.empty((size, D), q.dtype), np.zeros((depth, size), q.dtype)
-    block, sums_t = np.empty((cut.keys, size), q.dtype), np.empty((depth, size), q.dtype)
-    top, total, shrink = np.empty(size, q.dtype), np.empty(size, q.dtype), np.empty(size, q.dtype)
+    R, tiles, pair = q.shape[1] // G, low.shape[1], cut.pair
+    room, depth, size = round_up(S + cut.rows, pair), round_up(D, cut.rows), cut.queries
+    keys, values = np.zeros((room, depth), like.dtype), np.zeros((room, depth), like.dtype)
+    queries, value_pairs = np.zeros((size, depth), like.dtype), pairs_of(values)
+    queries_t = pairs_of(np.empty((depth, size), like.dtype))
+    block, sums_t = np.empty((cut.keys, size), lse.dtype), np.empty((depth, size), lse.dtype)
+    weights, rows = stored_as(block, like), stored_as(queries, lse)
+    weight_pairs = pairs_of(weights)
+    top, total = np.empty(size, lse.dtype), np.empty(size, lse.dtype)
+    shrink = np.empty(size, lse.dtype)
     for task in range(worker, B * G * cut.parts, workers):
         b, g, part = task // (G * cut.parts), task // cut.parts % G, task % cut.parts
         h, mask = g * R, b % low.shape[0]
@@ -177,86 +227,66 @@ def _forward_worker(q, k, v, seen, scale, out, lse, worker, workers, cut):
         out_here = out[b, :, h : h + R]  # (T, R, D)
         low_here, high_here = low[mask], high[mask]
         copy_rows(k[b, g], scale, keys)
-        copy_rows(v[b, g], one, values)
+        copy_rows(v[b, g], 1, values)
+        pair_rows(values, value_pairs)
         for turn in range(-(-tiles // cut.parts)):
             tile = tile_at(turn, part, cut.parts)
             if tile >= tiles:
                 break
-            start, stop = ranges[mask, tile, 0], ranges[mask, tile, 1]
+            start, stop = ranges[mask, tile, 0] // pair * pair, ranges[mask, tile, 1]
             all_from, all_to = ranges[mask, tile, 2], ranges[mask, tile, 3]
             gather(q_here, tile, queries, queries_t, cut.lanes)
-            top[:] = np.finfo(q.dtype).min  # not -inf, whose differences are NaN
+            top[:] = np.finfo(lse.dtype).min  # not -inf, whose differences are NaN
             total[:] = 0
             if start >= stop:
                 sums_t[:] = 0  # of weighted values
             for j in range(start, stop, cut.keys):
                 end = j + round_up(min(cut.keys, stop - j), cut.rows)
-                weights = block[: end - j]
-                multiply(weights, keys[j:end], queries_t, False, cut)
-                hide(weights, j, low_here, high_here, tile, all_from, all_to)
-                raise_top(weights, top, shrink, cut.columns)
-                weigh(weights, top, shrink, total, cut.columns)
+                scores = block[: end - j]
+                multiply(scores, keys[j:end], queries_t, False, cut)
+                hide(scores, j, low_here, high_here, tile, all_from, all_to)
+                raise_top(scores, top, shrink, cut.columns)
+                weigh(scores, weights, top, shrink, total, cut.columns)
                 if j > start:
                     scale_columns(sums_t, shrink)
-                multiply(sums_t, values[j:end].T, weights, j > start, cut)
+                there, here = slice(j // pair, end // pair), slice((end - j) // pair)
+                pair_rows(weights, weight_pairs[here])
+                multiply(sums_t, value_pairs[there].T, weight_pairs[here], j > start, cut)
             finish(sums_t, top, total, low_here, high_here, tile, lse_here)
-            scatter(sums_t, tile, queries, out_here, cut.lanes)
-
-
-@jit
-def scale_columns(x_t, factor):
-    for d in range(x_t.shape[0]):
-        for i in range(x_t.shape[1]):
-            x_t[d, i] *= factor[i]
-
-
-@jit
-def finish(sums_t, top, total, low, high, tile, lse):
-    """Divide the sums of a tile's queries by their totals, and put down their lse."""
-    R, T = lse.shape
-    t, r = divmod(tile * top.shape[0], R)
-    for i in range(top.shape[0]):
-        if t < T:
-            seen = low[tile, i] <= high[tile, i]
-            lse[r, t] = top[i] + np.log(total[i]) if seen else -np.inf
-        r += 1
-        if r == R:
-            t, r = t + 1, 0
-    for i in range(top.shape[0]):
-        if low[tile, i] <= high[tile, i]:
-            total[i] = total.dtype.type(1) / total[i]
-        else:
-            total[i] = 0  # without keys its sums are 0
-    scale_columns(sums_t, total)
+            scatter(sums_t, tile, rows, out_here, cut.lanes)
 
 
 # -------------------------------------------------------------------------------- backward
 
 
 @jit(parallel=True, reads=("dout", "q", "k", "v", "out", "lse", "first", "last"))
-def _backward_tasks(dout, q, k, v, out, lse, first, last, scale, dq, dk, dv, workers, cut):
+def _backward_tasks(dout, q, k, v, out, lse, like, first, last, scale, dq, dk, dv, workers, cut):
     seen = intervals(first, last, q.shape[1] // k.shape[1], k.shape[2], cut.queries)
     for worker in prange(workers):
         _backward_worker(
-            dout, q, k, v, out, lse, seen, scale, dq, dk, dv, np.int64(worker), workers, cut
+            dout, q, k, v, out, lse, like, seen, scale, dq, dk, dv, np.int64(worker), workers, cut
         )
 
 
 @jit
-def _backward_worker(dout, q, k, v, out, lse, seen, scale, dq, dk, dv, worker, workers, cut):
+def _backward_worker(dout, q, k, v, out, lse, like, seen, scale, dq, dk, dv, worker, workers, cut):
     """As `_forward_worker`, with dq (B, T, H, D) and dk, dv (parts, B, G, S, D)."""
     B, G, S, D = k.shape
     low, high, ranges = seen
-    R, tiles, one = q.shape[1] // G, low.shape[1], q.dtype.type(1)
-    room, depth, width = S + cut.rows, round_up(D, cut.rows), round_up(D, cut.columns)
-    size = cut.queries
-    keys, values = np.zeros((room, depth), q.dtype), np.zeros((room, depth), q.dtype)
-    dkeys, dvalues = np.empty((room, width), q.dtype), np.empty((room, width), q.dtype)
-    queries, queries_t = np.zeros((size, width), q.dtype), np.zeros((depth, size), q.dtype)
-    douts, douts_t = np.zeros((size, width), q.dtype), np.zeros((depth, size), q.dtype)
-    block, dblock = np.empty((cut.keys, size), q.dtype), np.empty((cut.keys, size), q.dtype)
-    dqueries_t = np.empty((depth, size), q.dtype)
-    log_total, delta = np.empty(size, q.dtype), np.empty(size, q.dtype)
+    R, tiles, pair = q.shape[1] // G, low.shape[1], cut.pair
+    room, size = round_up(S + cut.rows, pair), cut.queries
+    depth, width = round_up(D, cut.rows), round_up(D, cut.columns)
+    keys, values = np.zeros((room, depth), like.dtype), np.zeros((room, depth), like.dtype)
+    dkeys, dvalues = np.empty((room, width), lse.dtype), np.empty((room, width), lse.dtype)
+    queries, douts = np.zeros((size, width), like.dtype), np.zeros((size, width), like.dtype)
+    queries_t = pairs_of(np.empty((depth, size), like.dtype))
+    douts_t = pairs_of(np.empty((depth, size), like.dtype))
+    block, dblock = np.empty((cut.keys, size), lse.dtype), np.empty((cut.keys, size), lse.dtype)
+    dqueries_t = np.empty((depth, size), lse.dtype)
+    log_total, delta = np.empty(size, lse.dtype), np.empty(size, lse.dtype)
+    weights, dscores = stored_as(block, like), stored_as(dblock, like)
+    key_pairs, query_pairs, dout_pairs = pairs_of(keys), pairs_of(queries), pairs_of(douts)
+    dscore_pairs, rows = pairs_of(dscores), stored_as(queries, lse)
     for task in range(worker, B * G * cut.parts, workers):
         b, g, part = task // (G * cut.parts), task // cut.parts % G, task % cut.parts
         h, mask = g * R, b % low.shape[0]
@@ -264,50 +294,35 @@ def _backward_worker(dout, q, k, v, out, lse, seen, scale, dq, dk, dv, worker, w
         lse_here, dq_here = lse[b, h : h + R], dq[b, :, h : h + R]
         low_here, high_here = low[mask], high[mask]
         copy_rows(k[b, g], scale, keys)
-        copy_rows(v[b, g], one, values)
+        copy_rows(v[b, g], 1, values)
+        pair_rows(keys, key_pairs)
         dkeys[:] = 0
         dvalues[:] = 0
         for turn in range(-(-tiles // cut.parts)):
             tile = tile_at(turn, part, cut.parts)
             if tile >= tiles:
                 break
-            start, stop = ranges[mask, tile, 0], ranges[mask, tile, 1]
+            start, stop = ranges[mask, tile, 0] // pair * pair, ranges[mask, tile, 1]
             all_from, all_to = ranges[mask, tile, 2], ranges[mask, tile, 3]
             gather(q_here, tile, queries, queries_t, cut.lanes)
             gather(dout_here, tile, douts, douts_t, cut.lanes)
+            pair_rows(queries, query_pairs)
+            pair_rows(douts, dout_pairs)
             of_queries(douts, out_here, lse_here, low_here, high_here, tile, log_total, delta)
             if start >= stop:
                 dqueries_t[:] = 0
             for j in range(start, stop, cut.keys):
                 end = j + round_up(min(cut.keys, stop - j), cut.rows)
-                weights, dscores = block[: end - j], dblock[: end - j]
-                multiply(weights, keys[j:end], queries_t, False, cut)
-                multiply(dscores, values[j:end], douts_t, False, cut)
-                hide(weights, j, low_here, high_here, tile, all_from, all_to)
-                softmax_gradient(weights, dscores, log_total, delta, cut.columns)
-                multiply(dvalues[j:end], weights, douts, True, cut)
-                multiply(dkeys[j:end], dscores, queries, True, cut)
-                multiply(dqueries_t, keys[j:end].T, dscores, j > start, cut)
-            scatter(dqueries_t, tile, queries, dq_here, cut.lanes)
+                scores, dweights = block[: end - j], dblock[: end - j]
+                multiply(scores, keys[j:end], queries_t, False, cut)
+                multiply(dweights, values[j:end], douts_t, False, cut)
+                hide(scores, j, low_here, high_here, tile, all_from, all_to)
+                softmax_gradient(scores, weights, dweights, dscores, log_total, delta, cut.columns)
+                multiply(dvalues[j:end], weights, dout_pairs, True, cut)
+                multiply(dkeys[j:end], dscores, query_pairs, True, cut)
+                there, here = slice(j // pair, end // pair), slice((end - j) // pair)
+                pair_rows(dscores, dscore_pairs[here])
+                multiply(dqueries_t, key_pairs[there].T, dscore_pairs[here], j > start, cut)
+            scatter(dqueries_t, tile, rows, dq_here, cut.lanes)
         copy_rows(dkeys, scale, dk[part, b, g])
-        copy_rows(dvalues, one, dv[part, b, g])
-
-
-@jit
-def of_queries(douts, out, lse, low, high, tile, log_total, delta):
-    """Fill in a tile's lse, and delta = dout . out; 0 for a query that sees nothing."""
-    R, _, D = out.shape
-    t, r = divmod(tile * delta.shape[0], R)
-    for i in range(delta.shape[0]):
-        log_total[i] = 0
-        delta[i] = 0
-        if low[tile, i] <= high[tile, i]:
-            log_total[i] = lse[r, t]
-            row, drow = neighbours(out[r, t]), neighbours(douts[i])
-            total = delta.dtype.type(0)
-            for d in range(D):
-                total += drow[d] * row[d]
-            delta[i] = total
-        r += 1
-        if r == R:
-            t, r = t + 1, 0
+        copy_rows(dvalues, 1, dv[part, b, g])

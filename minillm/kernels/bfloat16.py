@@ -47,6 +47,11 @@ def raw(array: Array) -> Array:
     return array.view(BITS) if array.dtype == BFLOAT16 else array
 
 
+def computed_in(array: Array) -> np.dtype:
+    """The dtype in which a kernel computes with what `array` stores."""
+    return np.dtype(np.float32) if array.dtype == BFLOAT16 else array.dtype
+
+
 # ------------------------------------------------------------------------------- single numbers
 
 

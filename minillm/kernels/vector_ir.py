@@ -246,13 +246,21 @@ class Writer:
         return self.builder.bitcast(kept, ir.VectorType(FLOAT, pairs.type.count))
 
     def as_words(self, numbers: Any, packed: str) -> Any:
-        """Numbers as words of dtype `packed`: themselves, or neighbours paired as bfloat16."""
+        """Numbers as words of dtype `packed`: themselves, or bfloat16, two of them in a uint32."""
         word = NUMBERS[packed]
         if numbers.type.element == word:
             return numbers
         if numbers.type.element == FLOAT:
             numbers = self.round_to_bfloat16(numbers)
-        return self.builder.bitcast(numbers, ir.VectorType(word, numbers.type.count // 2))
+        count = numbers.type.count * 2 // BYTES[word]
+        return self.builder.bitcast(numbers, ir.VectorType(word, count))
+
+    def widen(self, numbers: Any) -> Any:
+        """The bits of bfloat16 numbers as float32; other numbers as they are."""
+        if numbers.type.element != NUMBERS["uint16"]:
+            return numbers
+        wide = self.builder.zext(numbers, ir.VectorType(NUMBERS[WORD], numbers.type.count))
+        return self.low_half(wide)
 
     def round_to_bfloat16(self, numbers: Any) -> Any:
         """One float32 or a vector as bfloat16 or its bits: the nearest, ties to even; NaN stays."""

@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minillm.jit import Marked, jit
+from minillm.jit import by_types, jit
 
 # A call left standing inside a loop would end its vectors.
 INLINE = {"fastmath": {"contract"}, "forceinline": True}
@@ -110,25 +110,8 @@ DOUBLE = Constants(
 
 
 def _by_dtype(single: Callable, double: Callable) -> Callable:
-    """Mark a function: compiled code takes `single` or `double` by the dtype of argument `x`.
-
-    The choice is made while compiling. The decorated function does the same in plain Python.
-    """
-
-    def mark(plain: Callable) -> Marked:
-        def build(_: Marked) -> Callable:
-            from numba import types  # loaded already: something is being compiled
-            from numba.extending import overload
-
-            @overload(plain, strict=False)
-            def choose(x: Any, *_: Any) -> Callable | None:
-                return {types.float32: single, types.float64: double}.get(x)
-
-            return plain
-
-        return Marked(plain, build, plain)
-
-    return mark
+    """Mark a function: compiled code takes `single` or `double` by the dtype of argument `x`."""
+    return by_types(lambda x, *_: {"float32": single, "float64": double}.get(x.name))
 
 
 @_by_dtype(lambda x: SINGLE, lambda x: DOUBLE)

@@ -55,7 +55,7 @@ class TrainConfig:
     steps: int = 1000  # updates in all
     batch_size: int = 16  # sequences per update
     micro_batch_size: int = 0  # sequences in memory at once; 0: the whole batch
-    precision: Literal["float32", "bfloat16"] = "float32"  # of the products of linear layers
+    precision: Literal["float32", "bfloat16"] = "float32"  # of products of matrices
     activations: Literal["float32", "bfloat16"] = "float32"  # kept for the backward pass
     recompute: bool = False  # keep little of the forward pass, compute it again in the backward
     lr: float = 1e-3  # learning rate after warmup

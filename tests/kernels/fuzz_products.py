@@ -165,17 +165,31 @@ def heads(draw: Draw, queries: list[int]) -> tuple[Any, ...]:
     return q, k, v, *visible(draw, B, T, S), D**-0.5
 
 
+def precision(draw: Draw) -> str:
+    """What the products of attention are computed in."""
+    return draw.choice(backend.PRECISIONS) if draw.dtype == np.float32 else "float32"
+
+
+def halved(how: str, q: Any, k: Any, v: Any) -> bool:
+    with backend.precision(how):
+        return attention_tiles.in_bfloat16(q, k, v)
+
+
 def attention_weights(
-    draw: Draw, q: Any, k: Any, v: Any, first: Any, last: Any, scale: float
+    draw: Draw, how: str, q: Any, k: Any, v: Any, first: Any, last: Any, scale: float
 ) -> tuple[Real, Real, Real, Real, np.ndarray]:
-    """q, k, v with a head for every query head; the scores; and which of them are seen."""
-    Q, K, V = draw.real(q, k, v)
+    """q, scale k, v with a head for every query head; the scores; and which of them are seen."""
+    if halved(how, q, k, v):
+        Q, K, V = product_bits(draw, q, k * np.float32(scale), v)
+    else:
+        Q, K, V = draw.real(q, k, v)
+        K = K * scale
     share = q.shape[1] // max(1, k.shape[1])
     K, V = (x.map(lambda a: np.repeat(a, share, axis=1)) for x in (K, V))
     keys = np.arange(k.shape[2])
     seen = (first[..., None] <= keys) & (keys <= last[..., None])
     seen = np.broadcast_to(seen[:, None], (*q.shape[:3], k.shape[2]))
-    return Q, K, V, Q @ K.map(lambda a: a.swapaxes(-1, -2)) * scale, seen
+    return Q, K, V, Q @ K.map(lambda a: a.swapaxes(-1, -2)), seen
 
 
 def through(weights: Real, X: Real, seen: np.ndarray) -> Real:
@@ -185,7 +199,7 @@ def through(weights: Real, X: Real, seen: np.ndarray) -> Real:
     return (weights @ X.where(~bad)).where(~reached, np.nan)
 
 
-def attended(scores: Real, V: Real, seen: np.ndarray) -> tuple[Real, Real]:
+def attended(scores: Real, V: Real, seen: np.ndarray, rounded: bool) -> tuple[Real, Real]:
     """The output and lse."""
     if not seen.shape[-1]:
         none = scores.sum(axis=-1)
@@ -195,54 +209,61 @@ def attended(scores: Real, V: Real, seen: np.ndarray) -> tuple[Real, Real]:
     weights = (scores - top).where(seen, -np.inf).exp().where(seen)
     total = weights.sum(keepdims=True).where(some, 1.0)
     lse = (top + total.log()).where(some, -np.inf)
-    return through(weights, V, seen) / total, lse.map(lambda x: x[..., 0])
+    operand = weights.to_bfloat16() if rounded else weights
+    return through(operand, V, seen) / total, lse.map(lambda x: x[..., 0])
 
 
 @entry
 def attention_forward(draw: Draw) -> Any:
-    arguments = heads(draw, [0, 1, 5, 17, 64, 65, 130])
-
-    def exact() -> Any:
-        _, _, V, scores, seen = attention_weights(draw, *arguments)
-        return attended(scores, V, seen)
-
-    return lambda: attention_tiles.forward_fast(*arguments), exact
+    return forward_of(draw, heads(draw, [0, 1, 5, 17, 64, 65, 130]))
 
 
 @entry
 def attention_decode(draw: Draw) -> Any:
-    arguments = heads(draw, [1, 1, 2])
+    return forward_of(draw, heads(draw, [1, 1, 2]))
+
+
+def forward_of(draw: Draw, arguments: tuple[Any, ...]) -> Any:
+    how = precision(draw)
+
+    def fast() -> Any:
+        with backend.precision(how):
+            return attention_tiles.forward_fast(*arguments)
 
     def exact() -> Any:
-        _, _, V, scores, seen = attention_weights(draw, *arguments)
-        return attended(scores, V, seen)
+        _, _, V, scores, seen = attention_weights(draw, how, *arguments)
+        return attended(scores, V, seen, halved(how, *arguments[:3]))
 
-    return lambda: attention_tiles.forward_fast(*arguments), exact
+    return fast, exact
 
 
 @entry
 def attention_backward(draw: Draw) -> Any:
     q, k, v, first, last, scale = arguments = heads(draw, [0, 1, 5, 17, 64, 65, 130])
-    dout = draw.floats(*q.shape, takes="nan")
-    _, _, V, scores, seen = attention_weights(draw, *arguments)
-    out, lse = (draw.given(x) for x in attended(scores, V, seen))
+    dout, how = draw.floats(*q.shape, takes="nan"), precision(draw)
+    rounded = halved(how, q, k, v)
+    _, _, V, scores, seen = attention_weights(draw, how, *arguments)
+    out, lse = (draw.given(x) for x in attended(scores, V, seen, rounded))
 
     def fast() -> Any:
-        return attention_tiles.backward_fast(dout, q, k, v, out, lse, first, last, scale)
+        with backend.precision(how):
+            return attention_tiles.backward_fast(dout, q, k, v, out, lse, first, last, scale)
 
     def exact() -> Any:
-        Q, K, V, scores, seen = attention_weights(draw, *arguments)
-        D, O, L = draw.real(dout, out, lse)
+        Q, K, V, scores, seen = attention_weights(draw, how, *arguments)
+        O, L = draw.real(out, lse)
+        (D,) = product_bits(draw, dout) if rounded else draw.real(dout)
         L = L.map(lambda x: x[..., None]).where(seen.any(axis=-1, keepdims=True))
         p = (scores - L).where(seen, -np.inf).exp().where(seen)
         delta = (D * O).sum(keepdims=True)
-        ds = (p * (D @ V.map(lambda a: a.swapaxes(-1, -2)) - delta)).where(seen) * scale
+        ds = (p * (D @ V.map(lambda a: a.swapaxes(-1, -2)) - delta)).where(seen)
+        p, ds = (p.to_bfloat16(), ds.to_bfloat16()) if rounded else (p, ds)
         turned, weights = (x.map(lambda a: a.swapaxes(-1, -2)) for x in (ds, p))
         by = seen.swapaxes(-1, -2)
         (B, _, _, d), G = q.shape, k.shape[1]
         shared = (B, G, q.shape[1] // G, k.shape[2], d)
         parts = through(turned, Q, by), through(weights, D, by)
         dk, dv = (x.map(lambda a: a.reshape(shared)).sum(axis=2) for x in parts)
-        return [through(ds, K, seen), dk, dv]
+        return [through(ds, K, seen), dk * scale, dv]
 
     return fast, exact

@@ -73,6 +73,14 @@ class Real:
         made.value, made.error = move(self.value), move(self.error)
         return made
 
+    def to_bfloat16(self) -> Real:
+        """Rounded to 8 bits, which moves a number by half of the last one at most."""
+        return self.map(lambda x: x)._moved(2.0**-8)
+
+    def _moved(self, part: float) -> Real:
+        self.error = self.error + part * (abs(self.value) + self.error)
+        return self
+
     def where(self, mask: np.ndarray, other: float = 0.0) -> Real:
         """These numbers where `mask` holds, elsewhere exactly `other`."""
         made = self.map(lambda x: x)

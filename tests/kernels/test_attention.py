@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 from minillm import backend, jit
 from minillm.errors import InputError
 from minillm.kernels import attention
+from minillm.kernels.attention_tiles import in_bfloat16
+from minillm.kernels.bfloat16 import BFLOAT16
+from minillm.kernels.matmul import rounded
 
 LAYOUTS = {
     "heads outside": lambda x: x,
@@ -49,6 +52,14 @@ def test_fast_twins_are_as_exact_as_their_dtype(dtype, problem):
     check_fast_twins(*problem, dtype)
 
 
+@pytest.mark.parametrize("stored", [np.float32, BFLOAT16])
+@settings(max_examples=25, deadline=None)
+@given(problem=problems())
+def test_in_bfloat16_only_the_operands_are_rounded(stored, problem):
+    with backend.precision("bfloat16"):
+        check_fast_twins(*problem, np.float32, stored)
+
+
 MASKS = {
     "causal": {"causal": True},
     "both directions": {"causal": False},
@@ -62,39 +73,97 @@ MASKS = {
 
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("R", [1, 3])
-def test_each_mask_over_many_tiles(mask, R):
+@pytest.mark.parametrize("precision", backend.PRECISIONS)
+def test_each_mask_over_many_tiles(mask, R, precision):
     rng = np.random.default_rng(0)
     q, dout = rng.standard_normal((2, 2, R, 190 // R, 9))
     k, v = rng.standard_normal((2, 2, 1, 200, 9))
-    check_fast_twins((q, k, v, dout), MASKS[mask], 0.5, np.float64)
+    with backend.precision(precision):
+        dtype = np.float64 if precision == "float32" else np.float32
+        check_fast_twins((q, k, v, dout), MASKS[mask], 0.5, dtype)
 
 
-def check_fast_twins(arrays, mask, scale, dtype):
-    q, k, v, dout = (a.astype(dtype) for a in arrays)
+def run(arrays, masks, name, precision):
+    q, k, v, dout = arrays
+    with backend.use(name), backend.precision(precision):
+        out, lse = attention.forward(q, k, v, *masks)
+        return out, lse, *attention.backward(dout, q, k, v, out, lse, *masks)
+
+
+@pytest.mark.parametrize("name", ["numpy", "numba"])
+def test_bfloat16_is_near_float32(name):
+    arrays = np.random.default_rng(0).standard_normal((4, 2, 3, 90, 24), np.float32)
+    masks = (*attention.visible_keys(90, 90), 0.2)
+    exact, near = (run(arrays, masks, name, precision) for precision in backend.PRECISIONS)
+    for one, other in zip(exact, near, strict=True):
+        assert 0 < np.linalg.norm(one - other) < 2**-7 * np.linalg.norm(one)
+
+
+@pytest.mark.parametrize("name", ["numpy", "numba"])
+@pytest.mark.parametrize("T", [3, 90])  # a few queries are served in float32
+def test_numbers_stored_in_bfloat16_are_numbers_like_others(name, T):
+    rng = np.random.default_rng(0)
+    sizes = (2, 2, T, 24), (2, 1, 90, 24), (2, 1, 90, 24), (2, 2, T, 24)
+    stored = [rng.standard_normal(size).astype(BFLOAT16) for size in sizes]
+    masks = (*attention.visible_keys(T, 90), 0.2)
+    wide = run([x.astype(np.float32) for x in stored], masks, name, "bfloat16")
+    for precision in backend.PRECISIONS:
+        for one, other in zip(run(stored, masks, name, precision), wide, strict=True):
+            assert one.dtype == np.float32
+            np.testing.assert_array_equal(one, other)
+    q, k, v, dout = stored
+    out, lse = wide[0].astype(BFLOAT16), wide[1]
+    with backend.use(name):
+        one, other = (
+            attention.backward(dout, q, k, v, given, lse, *masks)
+            for given in (out, out.astype(np.float32))
+        )
+    for x, y in zip(one, other, strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def check_fast_twins(arrays, mask, scale, dtype, stored=None):
+    """Both twins against the formula in float64, of operands rounded as the precision has it."""
+    q, k, v, dout = (a.astype(stored or dtype) for a in arrays)
     T, S = q.shape[2], k.shape[2]
-    first, last = attention.visible_keys(T, S, **mask)
-    masks = (first, last, scale)
-    out, lse = attention.forward_fast(q, k, v, *masks)
-    found = (out, lse, *attention.backward_fast(dout, q, k, v, out, lse, *masks))
-    exact = [a.astype(np.float64) for a in (q, k, v, dout)]
-    expected = attention.forward_reference(*exact[:3], *masks)
-    expected += attention.backward_reference(exact[3], *exact[:3], *expected, *masks)
-    bounds = error_bounds(*exact, *masks, np.finfo(dtype).eps)
+    masks = attention.visible_keys(T, S, **mask)
+    halved = in_bfloat16(q, k, v)
+    exact, scales, off = [a.astype(np.float64) for a in (q, k, v, dout)], (scale, 1.0), 0.0
+    if halved:
+        scaled = k.astype(np.float32) * np.float32(scale)
+        exact = [rounded(x).astype(np.float64) for x in (q, scaled, v, dout)]
+        scales, off = (1.0, scale), 1.01 * 2**-8
+    expected = [*attention.forward_reference(*exact[:3], *masks, scales[0])]
+    expected += attention.backward_reference(exact[3], *exact[:3], *expected, *masks, scales[0])
+    bounds = error_bounds(*exact, *masks, scales[0], np.finfo(dtype).eps, off)
+    for numbers in (expected, bounds):
+        numbers[3] = numbers[3] * scales[1]
     lost = 1e4 * np.finfo(dtype).tiny  # terms whose weight is no normal number are 0
+    out, lse = attention.forward_fast(q, k, v, *masks, scale)
+    fast = (out, lse, *attention.backward_fast(dout, q, k, v, out, lse, *masks, scale))
+    assert_within(fast, expected, bounds, lost, dtype)
+    if halved:
+        out, lse = attention.forward_reference(q, k, v, *masks, scale)
+        plain = attention.backward_reference(dout, q, k, v, out, lse, *masks, scale)
+        assert_within((out, lse, *plain), expected, bounds, lost, dtype)
+    if out.size:
+        assert fast[0].swapaxes(1, 2).flags.c_contiguous  # (B, T, H, D), the model goes on with it
+
+
+def assert_within(found, expected, bounds, lost, dtype):
     for name, a, b, bound in zip(("out", "lse", "dq", "dk", "dv"), found, expected, bounds):
         assert a.dtype == dtype and a.shape == b.shape, name
         same = a == b  # both -inf where nothing is visible
         with np.errstate(invalid="ignore"):
             assert (same | (abs(a - b) <= bound + lost)).all(), name
-    if out.size:
-        assert out.swapaxes(1, 2).flags.c_contiguous  # (B, T, H, D) is what the model goes on with
 
 
-def error_bounds(q, k, v, dout, first, last, scale, eps):
+def error_bounds(q, k, v, dout, first, last, scale, eps, rounding=0.0):
     """How far out, lse, dq, dk, dv may be off, from the sizes of the terms that are added up.
 
     A score is off by (D + 4) eps times the sum of its |products|; a weight by twice the worst score
     of its row, relatively, and by the additions of its divisor; then every product adds its own.
+    `rounding`: that of weights and ds to bfloat16, relatively; delta inherits that of out.
     """
     B, H, T, D = q.shape
     G, S = k.shape[1:3]
@@ -112,11 +181,11 @@ def error_bounds(q, k, v, dout, first, last, scale, eps):
     ds = p * (dp + (p * dp).sum(-1, keepdims=True)) * scale
     off = 4 * weight
     bounds = (
-        (weight * (p @ abs(v))).reshape(q.shape),
+        ((weight + rounding) * (p @ abs(v))).reshape(q.shape),
         score + (S + 32) * eps * (1 + abs(top) + np.log(total)),
-        (off * ds) @ abs(k),
-        ((off * ds).swapaxes(-1, -2) @ abs(q)).sum(2),
-        ((off * p).swapaxes(-1, -2) @ abs(dout)).sum(2),
+        ((off + 2 * rounding) * ds) @ abs(k),
+        (((off + 2 * rounding) * ds).swapaxes(-1, -2) @ abs(q)).sum(2),
+        (((off + rounding) * p).swapaxes(-1, -2) @ abs(dout)).sum(2),
     )
     shapes = [(B, H, T, D), (B, H, T), (B, H, T, D), (B, G, S, D), (B, G, S, D)]
     return [bound.reshape(shape) for bound, shape in zip(bounds, shapes)]
@@ -205,14 +274,14 @@ def test_masks_that_no_interval_can_say_are_named():
 
 
 @pytest.mark.parametrize("name", ["numpy", "numba"])
-def test_a_query_that_sees_nothing_gives_zeros_and_an_unseen_key_gets_none(name):
+@pytest.mark.parametrize("precision", backend.PRECISIONS)
+def test_a_query_that_sees_nothing_gives_zeros_and_an_unseen_key_gets_none(name, precision):
     rng = np.random.default_rng(0)
-    q, k, v, dout = rng.standard_normal((4, 2, 2, 70, 8))
+    q, k, v, dout = rng.standard_normal((4, 2, 2, 70, 8)).astype(np.float32)
     real = np.arange(70) >= np.array([[66], [70]])  # four tokens behind padding; nothing at all
     first, last = attention.visible_keys(70, 70, padding_mask=real)
-    with backend.use(name):
-        out, lse = attention.forward(q, k, v, first, last, 0.5)
-        dq, dk, dv = attention.backward(dout, q, k, v, out, lse, first, last, 0.5)
+    masks = first, last, 0.5
+    out, lse, dq, dk, dv = run((q, k, v, dout), masks, name, precision)
     for array in (out, dq, dk, dv):
         assert (array[0, :, :66] == 0).all() and (array[1] == 0).all()
         assert (array[0, :, 66:] != 0).any()
@@ -221,14 +290,15 @@ def test_a_query_that_sees_nothing_gives_zeros_and_an_unseen_key_gets_none(name)
 
 @pytest.mark.parametrize("name", ["numpy", "numba"])
 @pytest.mark.parametrize("T", [3, 90])  # one pass over the keys, and tiles
-def test_nan_shows_in_every_row_that_sees_it(name, T):
+@pytest.mark.parametrize("precision", backend.PRECISIONS)
+def test_nan_shows_in_every_row_that_sees_it(name, T, precision):
     rng = np.random.default_rng(0)
-    q, k, v = rng.standard_normal((3, 1, 1, T, 4))
+    q, k, v = rng.standard_normal((3, 1, 1, T, 4)).astype(np.float32)
     first, last = attention.visible_keys(T, T)
     for broken in range(3):
         arrays = [q.copy(), k.copy(), v.copy()]
         arrays[broken][0, 0, T - 2, 1] = np.nan
-        with backend.use(name):
+        with backend.use(name), backend.precision(precision):
             out, _ = attention.forward(*arrays, first, last, 0.5)
         rows = [T - 2] if broken == 0 else [T - 2, T - 1]
         assert np.isnan(out[0, 0, rows]).any(-1).all()
@@ -237,13 +307,14 @@ def test_nan_shows_in_every_row_that_sees_it(name, T):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_scores_of_any_size_do_not_overflow(dtype):
+@pytest.mark.parametrize("precision", backend.PRECISIONS)
+def test_scores_of_any_size_do_not_overflow(dtype, precision):
     q, k, v = (np.random.default_rng(0).standard_normal((3, 1, 2, 80, 8)) * 1e4).astype(dtype)
-    first, last = attention.visible_keys(80, 80)
-    out, lse = attention.forward_fast(q, k, v, first, last, 1.0)
-    grads = attention.backward_fast(v, q, k, v, out, lse, first, last, 1.0)
-    assert all(np.isfinite(a).all() for a in (out, lse, *grads))
-    assert (abs(out) <= abs(v).max()).all()  # a mean of the values
+    masks = (*attention.visible_keys(80, 80), 1.0)
+    results = run((q, k, v, v), masks, "numba", precision)
+    assert all(np.isfinite(a).all() for a in results)
+    most = abs(v).max() * (1 + 2**-7 if precision == "bfloat16" else 1)
+    assert (abs(results[0]) <= most).all()  # a mean of the values, as the products have them
 
 
 @pytest.mark.parametrize("name", ["numpy", "numba"])
@@ -269,7 +340,8 @@ def test_gradients_go_where_they_are_wanted(name, T):
 
 @pytest.mark.skipif(jit.disabled(), reason="plain Python has one thread")
 @pytest.mark.parametrize("H, G, T", [(3, 1, 200), (4, 4, 100), (1, 1, 1000), (4, 2, 1)])
-def test_the_number_of_threads_changes_no_bit(H, G, T):
+@pytest.mark.parametrize("precision", backend.PRECISIONS)
+def test_the_number_of_threads_changes_no_bit(H, G, T, precision):
     rng = np.random.default_rng(0)
     q, dout = rng.standard_normal((2, 1, H, T, 16)).astype(np.float32)
     k, v = rng.standard_normal((2, 1, G, max(T, 300), 16)).astype(np.float32)
@@ -278,9 +350,8 @@ def test_the_number_of_threads_changes_no_bit(H, G, T):
     before = backend.threads()
     for threads in (1, min(2, backend.cores())):
         backend.set_threads(threads)
-        out, lse = attention.forward_fast(q, k, v, *masks)
-        grads = attention.backward_fast(dout, q, k, v, out, lse, *masks)
-        results.append([a.tobytes() for a in (out, lse, *grads)])
+        made = run((q, k, v, dout), masks, "numba", precision)
+        results.append([a.tobytes() for a in made])
     backend.set_threads(before)
     assert results[0] == results[1]
 

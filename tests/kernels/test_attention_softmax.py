@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from minillm.kernels.attention_softmax import raise_top, softmax_gradient, weigh
+from minillm.kernels.bfloat16 import round_to_bfloat16
 from minillm.kernels.block_product import small_tile
 
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -26,7 +27,7 @@ def test_two_blocks_have_the_softmax_of_both(dtype, spread):
     weights = scores.copy()
     for block in (weights[:8], weights[8:]):
         raise_top(block, top, shrink, columns)
-        weigh(block, top, shrink, total, columns)
+        weigh(block, block, top, shrink, total, columns)
     exact = scores.astype(np.float64)
     np.testing.assert_array_equal(top, scores.max(axis=0))
     expected = np.exp(exact - exact.max(axis=0))
@@ -46,9 +47,29 @@ def test_gradient_of_the_softmax(dtype):
     delta = np.arange(scores.shape[1]).astype(dtype)
     weights = np.exp(exact - log_total.astype(dtype))
     expected = weights * (dweights.astype(np.float64) - delta)
-    softmax_gradient(scores, dweights, log_total.astype(dtype), delta, columns)
+    log_total = log_total.astype(dtype)
+    softmax_gradient(scores, scores, dweights, dweights, log_total, delta, columns)
     np.testing.assert_allclose(scores, weights, rtol=64 * finfo.eps)
     np.testing.assert_allclose(dweights, expected, rtol=64 * finfo.eps, atol=64 * finfo.eps)
+
+
+def test_what_is_written_in_bfloat16_is_what_float32_would_be_rounded():
+    columns, scores = draw(np.float32, 5)
+    _, dweights = draw(np.float32, 2)
+    scores[3, 7], scores[5, 9] = -np.inf, np.nan
+    top, delta = np.nanmax(scores, axis=0), dweights.mean(axis=0)
+    totals, written = np.ones((2, scores.shape[1]), np.float32), []
+    shrink = np.full_like(top, 0.5)
+    for dtype, total in zip((np.float32, np.uint16), totals, strict=True):
+        weights, again, dscores = np.zeros((3, *scores.shape), dtype)
+        weigh(scores, weights, top, shrink, total, columns)
+        softmax_gradient(scores, again, dweights, dscores, top, delta, columns)
+        written.append((weights, again, dscores))
+    np.testing.assert_array_equal(*totals)
+    for numbers, bits in zip(*written, strict=True):
+        numbers[abs(numbers) < np.finfo(np.float32).tiny] = 0
+        np.testing.assert_array_equal(bits & 0x7FFF, round_to_bfloat16(numbers) & 0x7FFF)
+        np.testing.assert_array_equal((bits > 0x8000)[numbers != 0], (numbers < 0)[numbers != 0])
 
 
 @DTYPES
@@ -63,7 +84,7 @@ def test_a_hidden_score_weighs_nothing_and_a_nan_shows(dtype):
     queries = scores.shape[1]
     top, shrink, total = np.full(queries, finfo.min, dtype), *np.zeros((2, queries), dtype)
     raise_top(scores, top, shrink, columns)
-    weigh(scores, top, shrink, total, columns)
+    weigh(scores, scores, top, shrink, total, columns)
     assert top[0] == finfo.min and total[0] == 0 and (scores[:, 0] == 0).all()
     assert scores[3, 1] == 0 and 0 <= scores[6, 4] <= finfo.tiny
     assert np.isnan(total[2]) and np.isnan(scores[4, 2]) and np.isnan(scores[:, 2]).sum() == 1
