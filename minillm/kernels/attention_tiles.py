@@ -210,7 +210,7 @@ def _forward_worker(q, k, v, like, seen, scale, out, lse, worker, workers, cut):
     """Every n-th task, one after another in the same scratch memory."""
     B, G, S, D = k.shape
     low, high, ranges = seen
-    R, tiles, pair = q.shape[1] // G, low.shape[1], cut.pair
+    R, tiles, pair, one = q.shape[1] // G, low.shape[1], cut.pair, lse.dtype.type(1)
     room, depth, size = round_up(S + cut.rows, pair), round_up(D, cut.rows), cut.queries
     keys, values = np.zeros((room, depth), like.dtype), np.zeros((room, depth), like.dtype)
     queries, value_pairs = np.zeros((size, depth), like.dtype), pairs_of(values)
@@ -227,7 +227,7 @@ def _forward_worker(q, k, v, like, seen, scale, out, lse, worker, workers, cut):
         out_here = out[b, :, h : h + R]  # (T, R, D)
         low_here, high_here = low[mask], high[mask]
         copy_rows(k[b, g], scale, keys)
-        copy_rows(v[b, g], 1, values)
+        copy_rows(v[b, g], one, values)
         pair_rows(values, value_pairs)
         for turn in range(-(-tiles // cut.parts)):
             tile = tile_at(turn, part, cut.parts)
@@ -273,7 +273,7 @@ def _backward_worker(dout, q, k, v, out, lse, like, seen, scale, dq, dk, dv, wor
     """As `_forward_worker`, with dq (B, T, H, D) and dk, dv (parts, B, G, S, D)."""
     B, G, S, D = k.shape
     low, high, ranges = seen
-    R, tiles, pair = q.shape[1] // G, low.shape[1], cut.pair
+    R, tiles, pair, one = q.shape[1] // G, low.shape[1], cut.pair, lse.dtype.type(1)
     room, size = round_up(S + cut.rows, pair), cut.queries
     depth, width = round_up(D, cut.rows), round_up(D, cut.columns)
     keys, values = np.zeros((room, depth), like.dtype), np.zeros((room, depth), like.dtype)
@@ -294,7 +294,7 @@ def _backward_worker(dout, q, k, v, out, lse, like, seen, scale, dq, dk, dv, wor
         lse_here, dq_here = lse[b, h : h + R], dq[b, :, h : h + R]
         low_here, high_here = low[mask], high[mask]
         copy_rows(k[b, g], scale, keys)
-        copy_rows(v[b, g], 1, values)
+        copy_rows(v[b, g], one, values)
         pair_rows(keys, key_pairs)
         dkeys[:] = 0
         dvalues[:] = 0
@@ -325,4 +325,4 @@ def _backward_worker(dout, q, k, v, out, lse, like, seen, scale, dq, dk, dv, wor
                 multiply(dqueries_t, key_pairs[there].T, dscore_pairs[here], j > start, cut)
             scatter(dqueries_t, tile, rows, dq_here, cut.lanes)
         copy_rows(dkeys, scale, dk[part, b, g])
-        copy_rows(dvalues, 1, dv[part, b, g])
+        copy_rows(dvalues, one, dv[part, b, g])

@@ -207,13 +207,13 @@ def _neighbours_plain(x):
 
 @intrinsic(plain=_neighbours_plain)
 def neighbours(typing, x):
-    """`x` (N,), whose numbers must lie side by side, as an array that the compiler knows that of.
+    """`x` (N,), whose numbers must lie side by side, to be read as an array known to be so.
 
     Loops over an array of unknown stride are not made into vector instructions.
     """
     from numba.core import types
 
-    known = types.Array(x.dtype, 1, "C", readonly=not x.mutable)
+    known = types.Array(x.dtype, 1, "C", readonly=True)
     return known(x), _write_neighbours
 
 
