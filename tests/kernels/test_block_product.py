@@ -1,11 +1,10 @@
 """Products of small blocks, and the array views that they read."""
 
-from typing import NamedTuple
-
 import numpy as np
 import pytest
 
 from minillm.jit import jit
+from minillm.kernels.attention_tiles import Plan
 from minillm.kernels.bfloat16 import round_to_bfloat16, widen
 from minillm.kernels.block_product import (
     multiply,
@@ -18,15 +17,10 @@ from minillm.kernels.block_product import (
 from minillm.kernels.tile import words
 
 
-class Sides(NamedTuple):
-    """The tile in registers, as compiled code takes it."""
-
-    rows: int
-    columns: int
-
-
-def sides(dtype):
-    return Sides(small_tile(dtype).rows, small_tile(dtype).columns)
+def plan(dtype):
+    """The tile in registers, as compiled code takes it (and its cache on disk can name it)."""
+    tile = small_tile(dtype)
+    return Plan(1, tile.columns, tile.rows, tile.rows, tile.columns, tile.lanes, 1)
 
 
 M, K, N = 16, 14, 64  # two tiles or more of any dtype
@@ -66,7 +60,7 @@ def test_a_product_of_numbers(dtype, add):
     exact = [x.astype(np.float64) for x in (a, b, out if add else 0 * out)]
     for left in (a, np.asfortranarray(a)):
         made = out.copy()
-        multiply(made, left, b, add, sides(dtype))
+        multiply(made, left, b, add, plan(dtype))
         assert_product(made, *exact, np.finfo(dtype).eps)
 
 
@@ -78,7 +72,7 @@ def test_a_product_of_bfloat16_takes_its_operands_as_rows_or_as_pairs(add):
     exact = [x.astype(np.float64) for x in (widen(a), widen(b), out if add else 0 * out)]
     for left in (a, along.T):
         made = out.copy()
-        multiply(made, left, right, add, sides(np.float32))
+        multiply(made, left, right, add, plan(np.float32))
         assert_product(made, *exact, np.finfo(np.float32).eps)
 
 
