@@ -33,10 +33,10 @@ from minillm.kernels.epilogue import Epilogue, finish
 from minillm.kernels.packing import fetch_some, pack_groups
 from minillm.kernels.tile import multiply_tile, per_word, tile
 
-DEPTH = 256  # words of k from one visit to the output to the next: 16 KB of a, 32 KB of b
-WIDE = 6  # tiles side by side in a block of b: with DEPTH, 192 KB of packed words
+DEPTH = 384  # words of k from one visit to the output to the next: 24 KB of a, 48 KB of b
+WIDE = 6  # tiles side by side in a block of b: with DEPTH, 288 KB of packed words
 LONGEST = 2 * DEPTH  # words of k packed at once
-ROOM = 1 << 20  # words of a packed at once; b is packed anew for each such piece
+ROOM = 3 << 19  # words of a packed at once; b is packed anew for each such piece
 TOGETHER = 8  # tiles of a that one task packs
 SMALL = 1 << 18  # multiplications that are not worth a second thread
 
