@@ -6,6 +6,9 @@ GFLOP/s counts the products that the mask leaves: 2 of them forward and 5 backwa
 operations for every query and key that it sees. Queries, keys and values are views of (B, T, H, D)
 arrays, as a model makes them; cached keys are (B, G, S, D). (Running in our process helps PyTorch a
 little: the memory it frees is kept for reuse, too.)
+
+In bfloat16 PyTorch takes and gives tensors of that type. Ours are products of it, as a training
+step with `precision("bfloat16")` asks for: arrays are float32 on both ends.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import _common
 import numpy as np
 import torch
 
+from minillm import backend
 from minillm.backend import Array
 from minillm.kernels import attention
 
@@ -32,6 +36,7 @@ class Case(NamedTuple):
     S: int
     D: int
     backward: bool = True
+    precision: str = "float32"
 
 
 TARGET = Case("B 4, H 12, T 1024, D 64: forward + backward", 4, 12, 12, 1024, 1024, 64)
@@ -43,6 +48,9 @@ CASES = (
     Case("B 1, H 2, T 4096, D 64", 1, 2, 2, 4096, 4096, 64),
     Case("B 1, 16 heads on 4, T 1024, D 128", 1, 16, 4, 1024, 1024, 128),
     Case("one query, B 1, H 12, S 4096, D 64: forward", 1, 12, 12, 1, 4096, 64, backward=False),
+    TARGET._replace(title="bfloat16, B 4, H 12, T 1024, D 64", precision="bfloat16"),
+    Case("bfloat16, B 4, H 12, T 256, D 64", 4, 12, 12, 256, 256, 64, precision="bfloat16"),
+    Case("bfloat16, B 12, H 4, T 64, D 32", 12, 4, 4, 64, 64, 32, precision="bfloat16"),
 )
 
 
@@ -62,15 +70,17 @@ def ours(case: Case) -> Callable[[], object]:
     masks = (*attention.visible_keys(case.T, case.S), case.D**-0.5)
 
     def run() -> None:
-        out, lse = attention.forward(q, k, v, *masks)
-        if case.backward:
-            attention.backward(dout, q, k, v, out, lse, *masks)
+        with backend.precision(case.precision):
+            out, lse = attention.forward(q, k, v, *masks)
+            if case.backward:
+                attention.backward(dout, q, k, v, out, lse, *masks)
 
     return run
 
 
 def theirs(case: Case) -> Callable[[], object]:
-    q, k, v, dout = (torch.tensor(array) for array in arrays(case))
+    dtype = getattr(torch, case.precision)
+    q, k, v, dout = (torch.tensor(array).to(dtype) for array in arrays(case))
     q, k, v = (x.requires_grad_(case.backward) for x in (q, k, v))
     options = {"is_causal": case.T == case.S, "enable_gqa": case.H != case.G}
 
@@ -85,7 +95,7 @@ def theirs(case: Case) -> Callable[[], object]:
 
 def main() -> None:
     _common.start("torch")
-    _common.table("causal attention, float32", "ours ms", "PyTorch ms", "ratio", "GFLOP/s")
+    _common.table("causal attention", "ours ms", "PyTorch ms", "ratio", "GFLOP/s")
     reached = 0.0
     for case in CASES:
         own, peer = _common.race(ours(case), theirs(case), seconds=4)
