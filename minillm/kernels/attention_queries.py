@@ -87,17 +87,6 @@ def scatter(queries_t, tile, queries, x, lanes):
 
 
 @jit
-def hide(scores, j, low, high, tile, all_from, all_to):
-    """Set scores (keys from j on, queries) outside of the tile's intervals to -inf."""
-    for row in range(scores.shape[0]):
-        key = np.int32(j + row)
-        if key < all_from or key >= all_to:
-            for i in range(scores.shape[1]):
-                if key < low[tile, i] or key > high[tile, i]:
-                    scores[row, i] = -np.inf
-
-
-@jit
 def scale_columns(x_t, factor):
     for d in range(x_t.shape[0]):
         for i in range(x_t.shape[1]):

@@ -40,6 +40,21 @@ _SOURCES = tuple(str(Path(__file__).with_name(name)) for name in _NAMES)
 
 
 @jit
+def hide(scores, j, low, high, tile, all_from, all_to, columns):
+    """Set scores (keys from j on, queries) outside of the tile's intervals to -inf.
+
+    `low`, `high` (tiles, queries) and from which key to which all of the tile's queries see keys:
+    of attention_queries.py's `intervals`.
+    """
+    rows = scores.shape[0]
+    stop = max(0, min(rows, all_from - j))
+    start = max(stop, all_to - j)
+    for column in range(0, scores.shape[1], columns):
+        hide_once(scores, low, high, tile, j, 0, stop, column)
+        hide_once(scores, low, high, tile, j, start, rows, column)
+
+
+@jit
 def raise_top(scores, top, shrink, columns):
     """top (queries,) = the largest of itself and its column of scores (keys, queries).
 
@@ -70,6 +85,46 @@ def softmax_gradient(scores, weights, dweights, dscores, log_total, delta, colum
 
 
 # ------------------------------------------------------------- the same, two vectors of queries
+
+
+def _hide_plain(scores, low, high, tile, j, start, stop, column):
+    here = slice(column, column + small_tile(scores.dtype).columns)
+    keys = j + np.arange(start, stop)[:, None]
+    hidden = (keys < low[tile, here]) | (keys > high[tile, here])
+    scores[start:stop, here][hidden] = -np.inf  # an empty slice where start is beyond stop
+
+
+@intrinsic(plain=_hide_plain, uses=_SOURCES)
+def hide_once(typing, scores, low, high, tile, j, start, stop, column):
+    """`hide` for rows start to stop and the queries from `column` on."""
+    from numba.core import types
+
+    return types.void(scores, low, high, *[types.intp] * 5), _write_hide
+
+
+def _write_hide(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    from minillm.kernels.vector_ir import LANE, NUMBERS
+
+    strip = _Strip(context, builder, signature, arguments)
+    scores, low, high = strip.arrays[:3]
+    tile, j, start, stop = arguments[3:7]
+    lows, highs = strip.load(low, tile), strip.load(high, tile)
+    number = NUMBERS[signature.args[0].dtype.name]
+    infinite = strip.write.spread(number(-np.inf), strip.tile.lanes)
+
+    def step(at: Any, nothing: list[Any]) -> list[Any]:
+        row = builder.add(start, at)
+        key = strip.write.spread(builder.trunc(builder.add(j, row), LANE), strip.tile.lanes)
+        shown = []
+        for score, least, most in zip(strip.load(scores, row), lows, highs):
+            above = builder.icmp_signed("<=", least, key)
+            seen = builder.and_(above, builder.icmp_signed("<=", key, most))
+            shown.append(builder.select(seen, score, infinite))
+        strip.store(shown, scores, row)
+        return nothing
+
+    strip.write.loop(builder.sub(stop, start), step, [])
+    return context.get_dummy_value()
 
 
 def _raise_top_plain(scores, top, shrink, column):

@@ -66,13 +66,12 @@ from minillm.kernels.attention_queries import (
     copy_rows,
     finish,
     gather,
-    hide,
     intervals,
     of_queries,
     scale_columns,
     scatter,
 )
-from minillm.kernels.attention_softmax import raise_top, softmax_gradient, weigh
+from minillm.kernels.attention_softmax import hide, raise_top, softmax_gradient, weigh
 from minillm.kernels.bfloat16 import BFLOAT16, BITS, computed_in, raw
 from minillm.kernels.block_product import (
     multiply,
@@ -244,7 +243,7 @@ def _forward_worker(q, k, v, like, seen, scale, out, lse, worker, workers, cut):
                 end = j + round_up(min(cut.keys, stop - j), cut.rows)
                 scores = block[: end - j]
                 multiply(scores, keys[j:end], queries_t, False, cut)
-                hide(scores, j, low_here, high_here, tile, all_from, all_to)
+                hide(scores, j, low_here, high_here, tile, all_from, all_to, cut.columns)
                 raise_top(scores, top, shrink, cut.columns)
                 weigh(scores, weights, top, shrink, total, cut.columns)
                 if j > start:
@@ -316,7 +315,7 @@ def _backward_worker(dout, q, k, v, out, lse, like, seen, scale, dq, dk, dv, wor
                 scores, dweights = block[: end - j], dblock[: end - j]
                 multiply(scores, keys[j:end], queries_t, False, cut)
                 multiply(dweights, values[j:end], douts_t, False, cut)
-                hide(scores, j, low_here, high_here, tile, all_from, all_to)
+                hide(scores, j, low_here, high_here, tile, all_from, all_to, cut.columns)
                 softmax_gradient(scores, weights, dweights, dscores, log_total, delta, cut.columns)
                 multiply(dvalues[j:end], weights, dout_pairs, True, cut)
                 multiply(dkeys[j:end], dscores, query_pairs, True, cut)

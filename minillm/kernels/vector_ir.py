@@ -41,6 +41,7 @@ class BFloat(ir.Type):
 NUMBERS = {
     "float32": FLOAT,
     "float64": ir.DoubleType(),
+    "int32": ir.IntType(32),
     "uint16": ir.IntType(16),  # the bits of a bfloat16
     "uint32": ir.IntType(32),  # a word, two of them
 }

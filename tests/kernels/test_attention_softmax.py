@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minillm.kernels.attention_softmax import raise_top, softmax_gradient, weigh
+from minillm.kernels.attention_softmax import hide, raise_top, softmax_gradient, weigh
 from minillm.kernels.bfloat16 import round_to_bfloat16
 from minillm.kernels.block_product import small_tile
 
@@ -16,6 +16,19 @@ def draw(dtype, spread):
     columns = small_tile(dtype).columns
     rng = np.random.default_rng(0)
     return columns, (rng.standard_normal((ROWS, 2 * columns)) * spread).astype(dtype)
+
+
+@DTYPES
+@pytest.mark.parametrize("j", [0, 40, 96, 200])  # keys j to j + 24 of 200
+@pytest.mark.parametrize("width", [0, 1, 30, 300])
+def test_scores_outside_of_the_intervals_are_hidden(dtype, j, width):
+    columns, scores = draw(dtype, 1)
+    low = np.random.default_rng(1).integers(0, 120, (2, scores.shape[1]), np.int32)
+    high = np.minimum(low + np.int32(width) - 1, 199)
+    keys = j + np.arange(ROWS)[:, None]
+    expected = np.where((low[1] <= keys) & (keys <= high[1]), scores, -np.inf)
+    hide(scores, j, low, high, 1, low[1].max(), high[1].min() + 1, columns)
+    np.testing.assert_array_equal(scores, expected)
 
 
 @DTYPES
