@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from minillm.jit import jit
+from minillm.kernels.attention_softmax import scale_columns
 from minillm.kernels.bfloat16 import take
 from minillm.kernels.block_product import neighbours
 from minillm.kernels.transpose import copy_row, transpose
@@ -87,14 +88,7 @@ def scatter(queries_t, tile, queries, x, lanes):
 
 
 @jit
-def scale_columns(x_t, factor):
-    for d in range(x_t.shape[0]):
-        for i in range(x_t.shape[1]):
-            x_t[d, i] *= factor[i]
-
-
-@jit
-def finish(sums_t, top, total, low, high, tile, lse):
+def finish(sums_t, top, total, low, high, tile, lse, columns):
     """Divide the sums of a tile's queries by their totals, and put down their lse."""
     R, T = lse.shape
     t, r = divmod(tile * top.shape[0], R)
@@ -110,7 +104,7 @@ def finish(sums_t, top, total, low, high, tile, lse):
             total[i] = total.dtype.type(1) / total[i]
         else:
             total[i] = 0  # without keys its sums are 0
-    scale_columns(sums_t, total)
+    scale_columns(sums_t, total, columns)
 
 
 @jit

@@ -75,6 +75,13 @@ def weigh(scores, weights, top, shrink, total, columns):
 
 
 @jit
+def scale_columns(x_t, factor, columns):
+    """x_t (D, queries) *= factor (queries,)."""
+    for column in range(0, x_t.shape[1], columns):
+        scale_columns_once(x_t, factor, column)
+
+
+@jit
 def softmax_gradient(scores, weights, dweights, dscores, log_total, delta, columns):
     """weights and dscores, all (keys, queries), from scores and dweights.
 
@@ -189,6 +196,33 @@ def _write_weigh(context: Any, builder: Any, signature: Any, arguments: Any) -> 
         return [builder.fadd(t, weight) for t, weight in zip(totals, weights)]
 
     strip.store(strip.write.loop(strip.rows, step, shrunk), total)
+    return context.get_dummy_value()
+
+
+def _scale_columns_plain(x_t, factor, column):
+    here = slice(column, column + small_tile(x_t.dtype).columns)
+    x_t[:, here] *= factor[here]
+
+
+@intrinsic(plain=_scale_columns_plain, uses=_SOURCES)
+def scale_columns_once(typing, x_t, factor, column):
+    """`scale_columns` for the queries from `column` on."""
+    from numba.core import types
+
+    return types.void(x_t, factor, types.intp), _write_scale_columns
+
+
+def _write_scale_columns(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    strip = _Strip(context, builder, signature, arguments)
+    x_t, factor = strip.arrays
+    factors = strip.load(factor)
+
+    def step(row: Any, nothing: list[Any]) -> list[Any]:
+        numbers = strip.load(x_t, row)
+        strip.store([builder.fmul(*pair) for pair in zip(numbers, factors)], x_t, row)
+        return nothing
+
+    strip.write.loop(strip.rows, step, [])
     return context.get_dummy_value()
 
 

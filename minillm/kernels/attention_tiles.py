@@ -68,10 +68,15 @@ from minillm.kernels.attention_queries import (
     gather,
     intervals,
     of_queries,
-    scale_columns,
     scatter,
 )
-from minillm.kernels.attention_softmax import hide, raise_top, softmax_gradient, weigh
+from minillm.kernels.attention_softmax import (
+    hide,
+    raise_top,
+    scale_columns,
+    softmax_gradient,
+    weigh,
+)
 from minillm.kernels.bfloat16 import BFLOAT16, BITS, computed_in, raw
 from minillm.kernels.block_product import (
     multiply,
@@ -247,11 +252,11 @@ def _forward_worker(q, k, v, like, seen, scale, out, lse, worker, workers, cut):
                 raise_top(scores, top, shrink, cut.columns)
                 weigh(scores, weights, top, shrink, total, cut.columns)
                 if j > start:
-                    scale_columns(sums_t, shrink)
+                    scale_columns(sums_t, shrink, cut.columns)
                 there, here = slice(j // pair, end // pair), slice((end - j) // pair)
                 pair_rows(weights, weight_pairs[here])
                 multiply(sums_t, value_pairs[there].T, weight_pairs[here], j > start, cut)
-            finish(sums_t, top, total, low_here, high_here, tile, lse_here)
+            finish(sums_t, top, total, low_here, high_here, tile, lse_here, cut.columns)
             scatter(sums_t, tile, rows, out_here, cut.lanes)
 
 

@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from minillm.kernels.attention_softmax import hide, raise_top, softmax_gradient, weigh
+from minillm.kernels.attention_softmax import (
+    hide,
+    raise_top,
+    scale_columns,
+    softmax_gradient,
+    weigh,
+)
 from minillm.kernels.bfloat16 import round_to_bfloat16
 from minillm.kernels.block_product import small_tile
 
@@ -49,6 +55,15 @@ def test_two_blocks_have_the_softmax_of_both(dtype, spread):
     np.testing.assert_allclose(total, expected.sum(axis=0), **tolerance)
     np.testing.assert_allclose(weights[8:], expected[8:], **tolerance)
     np.testing.assert_allclose(weights[:8] * shrink, expected[:8], **tolerance)
+
+
+@DTYPES
+def test_each_query_has_a_factor_of_its_own(dtype):
+    columns, sums_t = draw(dtype, 1)
+    factor = np.arange(sums_t.shape[1]).astype(dtype)
+    expected = sums_t * factor
+    scale_columns(sums_t, factor, columns)
+    np.testing.assert_array_equal(sums_t, expected)
 
 
 @DTYPES
