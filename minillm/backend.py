@@ -140,8 +140,8 @@ class precision:
 
     `activations`: the type in which some arrays are stored that the backward pass will need,
     "float32" or, with bfloat16 products, "bfloat16". These are the norms' outputs in front of
-    products, which round them anyway, and the feed-forward layer's widest array (in main memory
-    only: on a GPU they stay float32).
+    products, GPT's queries, keys and values, which products round anyway, and the feed-forward
+    layer's widest array (in main memory only: on a GPU they stay float32).
 
     Raises `InputError` for other names, and for bfloat16 activations of float32 products.
     """

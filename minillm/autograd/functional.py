@@ -39,7 +39,7 @@ from minillm.kernels import rotary as rotary_kernel
 from minillm.kernels import silu as silu_kernel
 from minillm.kernels import softmax as softmax_kernel
 from minillm.kernels import swiglu as swiglu_kernel
-from minillm.kernels.bfloat16 import BFLOAT16
+from minillm.kernels.bfloat16 import BFLOAT16, in_bfloat16
 
 __all__ = [
     "attention", "concatenate", "cross_entropy", "dropout", "embedding", "feed_forward", "gelu",
@@ -56,13 +56,23 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
 
 
 def linear(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, residual: Tensor | None = None
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    residual: Tensor | None = None,
+    for_products: bool = False,
 ) -> Tensor:
-    """x (..., K) @ weight (N, K)^T + bias (N,) + residual (..., N) = (..., N)."""
+    """x (..., K) @ weight (N, K)^T + bias (N,) + residual (..., N) = (..., N).
+
+    `for_products`: nothing but products reads the result, such as attention's, so that with
+    bfloat16 activations (`backend.precision`) it is stored in that type.
+    """
     a, w = x.array, weight.array
     b, r = (None if tensor is None else tensor.array for tensor in (bias, residual))
     arrays.check_linear(a, w, b, r)
     out = linear_kernel.forward(a, w, b, r)
+    if _stored(out, for_products):
+        out = in_bfloat16(out)
     with_bias, with_residual = bias is not None, residual is not None
     wanted = x.requires_grad, weight.requires_grad
 
@@ -287,7 +297,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-6, for_products: bool = 
 
 
 def _stored(x: Array, for_products: bool) -> np.dtype | None:
-    """The dtype of a norm's result, where that is not the dtype of x."""
+    """The dtype to store a result in, where that is not the dtype of x."""
     return BFLOAT16 if for_products and backend.bfloat16_activations(x) else None
 
 

@@ -18,8 +18,10 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from minillm import backend
 from minillm.backend import Array
-from minillm.jit import intrinsic, jit
+from minillm.jit import intrinsic, jit, prange
+from minillm.kernels.layout import PART, flat
 from minillm.kernels.tile import WRITER
 from minillm.kernels.vector_math import INLINE
 
@@ -50,6 +52,23 @@ def raw(array: Array) -> Array:
 def computed_in(array: Array) -> np.dtype:
     """The dtype in which a kernel computes with what `array` stores."""
     return np.dtype(np.float32) if array.dtype == BFLOAT16 else array.dtype
+
+
+def in_bfloat16(x: Array) -> Array:
+    """The float32 array `x` stored in bfloat16."""
+    if not backend.fast(x):
+        return round_to_bfloat16(x).reshape(x.shape).view(BFLOAT16)
+    out = np.empty(x.shape, BFLOAT16)
+    if x.size:
+        _round(flat(x), raw(out).reshape(-1))
+    return out
+
+
+@jit(parallel=True)
+def _round(x, bits):
+    for part in prange((x.size + PART - 1) // PART):
+        for i in range(part * PART, min((part + 1) * PART, x.size)):
+            bits[i] = rounded_bits(x[i])
 
 
 # ------------------------------------------------------------------------------- single numbers

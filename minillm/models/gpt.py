@@ -139,9 +139,9 @@ class GPT(LanguageModel):
 
     def _activations_per_block(self) -> tuple[int, int]:
         c = self.config
-        wide = (3 + 1 + 2 + (4 if c.dropout else 0)) * c.d_model  # qkv, heads, 2 sums
-        norms = 2 * c.d_model
-        wide, rounded = (wide, norms) if c.norm == "pre" else (wide + norms, 0)
+        wide = (1 + 2 + (4 if c.dropout else 0)) * c.d_model  # heads, 2 sums
+        qkv, norms = 3 * c.d_model, 2 * c.d_model
+        wide, rounded = (wide, qkv + norms) if c.norm == "pre" else (wide + norms, qkv)
         if c.activation in APPROXIMATE:
             return wide, rounded + c.mlp_width
         return wide + 2 * c.mlp_width, rounded
@@ -187,10 +187,10 @@ class Attention(Module):
         self, x: Tensor, layer: int, place: Place, residual: Tensor | None = None
     ) -> Tensor:
         B, T, C = x.shape
-        qkv = self.qkv(x)  # (B, T, 3C)
         if place.cache is None:  # all keys are here: one operation reads q, k, v where they lie
+            qkv = self.qkv(x, for_products=True)  # (B, T, 3C)
             return self.out(F.self_attention(qkv, self.n_head, place.visible), residual)
-        heads = qkv.reshape(B, T, 3, self.n_head, C // self.n_head).transpose(2, 0, 3, 1, 4)
+        heads = self.qkv(x).reshape(B, T, 3, self.n_head, C // self.n_head).transpose(2, 0, 3, 1, 4)
         q, k, v = heads[0], heads[1], heads[2]  # (B, H, T, D) each
         k, v = place.cache.update(layer, k, v)  # (B, H, S, D)
         y = F.attention(q, k, v, visible=place.visible)  # (B, H, T, D)

@@ -48,8 +48,10 @@ class Linear(Module):
         self.weight = normal((d_out, d_in), std, rng)
         self.bias = constant(d_out, 0.0) if bias else None
 
-    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        return F.linear(x, self.weight, self.bias, residual)
+    def forward(
+        self, x: Tensor, residual: Tensor | None = None, for_products: bool = False
+    ) -> Tensor:
+        return F.linear(x, self.weight, self.bias, residual, for_products)
 
 
 class Embedding(Module):

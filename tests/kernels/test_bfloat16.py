@@ -4,8 +4,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from minillm import backend
 from minillm.jit import disabled, jit
-from minillm.kernels.bfloat16 import BFLOAT16, put, raw, round_to_bfloat16, take, widen
+from minillm.kernels.bfloat16 import BFLOAT16, in_bfloat16, put, raw, round_to_bfloat16, take, widen
 
 
 def numbers():
@@ -33,6 +34,18 @@ def copy(source, target):
 
 def test_arrays_round_as_ml_dtypes_does():
     assert_rounded(round_to_bfloat16(numbers()), numbers())
+
+
+@pytest.mark.parametrize("name", ["numpy", "numba"])
+def test_an_array_is_stored_as_ml_dtypes_does_it(name):
+    x = numbers()
+    grid = x[: x.size // 6 * 6].reshape(-1, 6)
+    with backend.use(name):
+        for case in (x, grid, grid.T, x[:0], x[7]):
+            case = np.asarray(case)
+            kept = in_bfloat16(case)
+            assert kept.dtype == BFLOAT16 and kept.shape == case.shape
+            assert_rounded(raw(kept).reshape(-1), case.reshape(-1), np.finfo(np.float32).tiny)
 
 
 def test_a_kernel_rounds_single_numbers_as_ml_dtypes_does():

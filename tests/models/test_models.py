@@ -245,7 +245,7 @@ def test_memory_estimate_is_what_a_forward_pass_leaves(name, changes, activation
     assert loss.requires_grad and abs(left / estimate.activations - 1) < 0.09
     assert estimate.total - estimate.activations == 16 * model.num_parameters()
     model.recompute = True
-    assert model.memory_estimate(8, 64, activations).activations < estimate.activations / 2
+    assert model.memory_estimate(8, 64, activations).activations < 0.6 * estimate.activations
 
 
 # -------------------------------------------------------------------------------------- bad input
