@@ -39,7 +39,7 @@ from minillm.kernels import rotary as rotary_kernel
 from minillm.kernels import silu as silu_kernel
 from minillm.kernels import softmax as softmax_kernel
 from minillm.kernels import swiglu as swiglu_kernel
-from minillm.kernels.bfloat16 import BFLOAT16, in_bfloat16
+from minillm.kernels.bfloat16 import BFLOAT16, to_bfloat16
 
 __all__ = [
     "attention", "concatenate", "cross_entropy", "dropout", "embedding", "feed_forward", "gelu",
@@ -72,7 +72,7 @@ def linear(
     arrays.check_linear(a, w, b, r)
     out = linear_kernel.forward(a, w, b, r)
     if _stored(out, for_products):
-        out = in_bfloat16(out)
+        out = to_bfloat16(out)
     with_bias, with_residual = bias is not None, residual is not None
     wanted = x.requires_grad, weight.requires_grad
 

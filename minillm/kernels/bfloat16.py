@@ -54,7 +54,7 @@ def computed_in(array: Array) -> np.dtype:
     return np.dtype(np.float32) if array.dtype == BFLOAT16 else array.dtype
 
 
-def in_bfloat16(x: Array) -> Array:
+def to_bfloat16(x: Array) -> Array:
     """The float32 array `x` stored in bfloat16."""
     if not backend.fast(x):
         return round_to_bfloat16(x).reshape(x.shape).view(BFLOAT16)

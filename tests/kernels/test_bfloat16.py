@@ -6,7 +6,7 @@ import pytest
 
 from minillm import backend
 from minillm.jit import disabled, jit
-from minillm.kernels.bfloat16 import BFLOAT16, in_bfloat16, put, raw, round_to_bfloat16, take, widen
+from minillm.kernels.bfloat16 import BFLOAT16, to_bfloat16, put, raw, round_to_bfloat16, take, widen
 
 
 def numbers():
@@ -43,7 +43,7 @@ def test_an_array_is_stored_as_ml_dtypes_does_it(name):
     with backend.use(name):
         for case in (x, grid, grid.T, x[:0], x[7]):
             case = np.asarray(case)
-            kept = in_bfloat16(case)
+            kept = to_bfloat16(case)
             assert kept.dtype == BFLOAT16 and kept.shape == case.shape
             assert_rounded(raw(kept).reshape(-1), case.reshape(-1), np.finfo(np.float32).tiny)
 
