@@ -36,6 +36,8 @@ def learning_rate(step: int, config: TrainConfig) -> float:
         start = max(start, round(config.stable * end))
     if step >= end:
         return config.min_lr
-    gone = max(0.0, (step - start) / (end - start))
+    if step <= start:
+        return config.lr
+    gone = (step - start) / (end - start)
     left = (1 + math.cos(math.pi * gone)) / 2 if config.schedule == "cosine" else 1 - gone
     return config.min_lr + (config.lr - config.min_lr) * left

@@ -6,7 +6,7 @@ import pytest
 
 from minillm import backend
 from minillm.jit import disabled, jit
-from minillm.kernels.bfloat16 import BFLOAT16, to_bfloat16, put, raw, round_to_bfloat16, take, widen
+from minillm.kernels.bfloat16 import BFLOAT16, put, raw, round_to_bfloat16, take, to_bfloat16, widen
 
 
 def numbers():

@@ -4,7 +4,7 @@ import itertools
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from minillm.training.config import TrainConfig
@@ -36,6 +36,7 @@ def test_cosine_is_nanogpts():
     st.sampled_from(SHAPES), st.integers(1, 60), st.integers(0, 70), st.integers(0, 80),
     st.floats(0, 1),
 )  # fmt: skip
+@example("wsd", 1, 0, 1, 1.0)  # stable to the very end
 def test_every_schedule_rises_then_falls_within_its_bounds(shape, steps, warmup, decay, stable):
     config = TrainConfig(
         steps=steps, lr=1.0, min_lr=0.25, warmup=warmup, decay_steps=decay, schedule=shape,
