@@ -77,8 +77,9 @@ class Turns:
         self.steps = steps
 
     def begin(self) -> None:
-        """Wait until the other side has had its turn."""
-        sys.stdin.readline()
+        """Wait until the other side has had its turn; stop where nobody waits for us any more."""
+        if not sys.stdin.readline():
+            raise SystemExit
         self.begun = time.perf_counter()
 
     def made(self, step: int) -> None:
