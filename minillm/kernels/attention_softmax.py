@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 
 from minillm.jit import intrinsic, jit
-from minillm.kernels.bfloat16 import BITS, round_to_bfloat16
+from minillm.kernels.bfloat16 import BITS, put_all
 from minillm.kernels.block_product import small_tile
 
 _NAMES = ("block_product.py", "processor.py", "tile.py", "vector_ir.py", "vector_math.py")
@@ -164,15 +164,11 @@ def _write_raise_top(context: Any, builder: Any, signature: Any, arguments: Any)
     return context.get_dummy_value()
 
 
-def _put(numbers, place):
-    place[...] = round_to_bfloat16(numbers) if place.dtype == BITS else numbers
-
-
 def _weigh_plain(scores, weights, top, shrink, total, column):
     here = slice(column, column + small_tile(scores.dtype).columns)
     numbers = np.exp(scores[:, here] - top[here])
     total[here] = total[here] * shrink[here] + numbers.sum(axis=0)
-    _put(numbers, weights[: len(scores), here])
+    put_all(weights[: len(scores), here], numbers)
 
 
 @intrinsic(plain=_weigh_plain, uses=_SOURCES)
@@ -229,8 +225,8 @@ def _write_scale_columns(context: Any, builder: Any, signature: Any, arguments: 
 def _softmax_gradient_plain(scores, weights, dweights, dscores, log_total, delta, column):
     here = slice(column, column + small_tile(scores.dtype).columns)
     numbers = np.exp(scores[:, here] - log_total[here])
-    _put(numbers, weights[: len(scores), here])
-    _put(numbers * (dweights[:, here] - delta[here]), dscores[: len(scores), here])
+    put_all(weights[: len(scores), here], numbers)
+    put_all(dscores[: len(scores), here], numbers * (dweights[:, here] - delta[here]))
 
 
 @intrinsic(plain=_softmax_gradient_plain, uses=_SOURCES)

@@ -44,6 +44,11 @@ def widen(bits: np.ndarray) -> np.ndarray:
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
+def put_all(place: np.ndarray, numbers: np.ndarray) -> None:
+    """place[...] = numbers, rounded where it holds bits: `put` for plain Python's arrays."""
+    place[...] = round_to_bfloat16(numbers) if place.dtype == BITS else numbers
+
+
 def raw(array: Array) -> Array:
     """`array` as kernels take it: the bits of one in bfloat16, others as they are."""
     return array.view(BITS) if array.dtype == BFLOAT16 else array

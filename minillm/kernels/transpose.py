@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from minillm.jit import intrinsic, jit
-from minillm.kernels.bfloat16 import BITS, round_to_bfloat16, widen
+from minillm.kernels.bfloat16 import BITS, put_all, widen
 from minillm.kernels.block_product import small_tile
 from minillm.kernels.tile import words
 
@@ -50,7 +50,7 @@ def _copy_row_plain(source, here, target, there, scale):
     count = min(len(row), len(other))
     numbers = widen(row[:count]) if row.dtype == BITS else row[:count]
     numbers = numbers * numbers.dtype.type(scale)
-    other[:count] = round_to_bfloat16(numbers) if other.dtype == BITS else numbers
+    put_all(other[:count], numbers)
 
 
 @intrinsic(plain=_copy_row_plain, uses=_SOURCES)
