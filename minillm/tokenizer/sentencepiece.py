@@ -139,7 +139,12 @@ class SentencePieceTokenizer(Tokenizer):
         self.merges = None if merges is None else [(int(a), int(b)) for a, b in merges]
         self.steps = [dict(step) for step in steps]
         self._prepare = compiled(self.steps)
-        held = {*self.special_tokens.values(), unknown}
+        self._sort_pieces()
+        self._check()
+
+    def _sort_pieces(self) -> None:
+        """Tell the pieces that stand for bytes from those that may be found in a text."""
+        held = {*self.special_tokens.values(), self.unknown}
         self._bytes: dict[int, int] = {}  # byte to id
         self._text: dict[bytes, int] = {}  # pieces that may be found in a text
         for number, piece in enumerate(self.pieces):
@@ -152,7 +157,6 @@ class SentencePieceTokenizer(Tokenizer):
             raise InputError(f"the vocabulary has {len(self._bytes)} of the 256 pieces for bytes")
         if not self._text:
             raise InputError("the vocabulary has no pieces of text")
-        self._check()
 
     def _check(self) -> None:
         """Raise `InputError` where merges or pieces defined by hand are not of the vocabulary."""
