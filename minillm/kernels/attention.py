@@ -152,9 +152,10 @@ def forward_reference(
     largest = xp.where(seen, scores.max(axis=-1, keepdims=True), 0)
     weights = xp.exp(scores - largest)
     total = xp.where(seen, weights.sum(axis=-1, keepdims=True), 1)
-    out = (operand(weights) @ v) / total  # (B, G, R, T, D)
+    out = ((operand(weights) @ v) / total).reshape(B, H, T, D)
+    out = xp.ascontiguousarray(out.swapaxes(1, 2)).swapaxes(1, 2)  # in memory head beside head
     lse = xp.where(seen, largest + xp.log(total), -xp.inf)  # (B, G, R, T, 1)
-    return out.reshape(B, H, T, D), lse.reshape(B, H, T)
+    return out, lse.reshape(B, H, T)
 
 
 def backward_reference(

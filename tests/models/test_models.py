@@ -232,7 +232,7 @@ def test_flops_count_every_multiplied_weight(name):
 @pytest.mark.parametrize("activations", backend.PRECISIONS)
 def test_memory_estimate_is_what_a_forward_pass_leaves(name, changes, activations):
     """Measured on the references, all of whose memory NumPy reports."""
-    model = build(name, np.float32, block_size=64, d_model=128, n_layer=4, **changes)
+    model = build(name, np.float32, block_size=64, d_model=128, n_layer=6, **changes)
     ids = ids_of(8, 64)
     with backend.use("numpy"), backend.precision("bfloat16", activations):
         tracemalloc.start()
@@ -245,7 +245,7 @@ def test_memory_estimate_is_what_a_forward_pass_leaves(name, changes, activation
     assert loss.requires_grad and abs(left / estimate.activations - 1) < 0.09
     assert estimate.total - estimate.activations == 16 * model.num_parameters()
     model.recompute = True
-    assert model.memory_estimate(8, 64, activations).activations < 0.6 * estimate.activations
+    assert model.memory_estimate(8, 64, activations).activations < estimate.activations / 2
 
 
 # -------------------------------------------------------------------------------------- bad input
