@@ -21,7 +21,7 @@ With NUMBA_DISABLE_JIT=1 the marks vanish and the functions are the plain Python
 Compiled code is kept on disk, so that only the first run on a machine compiles. Numba's own cache
 looks only at the file that a function stands in; ours also looks at the files of the functions it
 calls and at the default options. A directory that cannot be written is no error: the kernel is then
-compiled once a run.
+compiled once a run. How little is compiled is told in machine_code.py.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ import hashlib
 import inspect
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import CodeType
 from typing import Any
 
-from minillm import backend
+from minillm import backend, machine_code
 
 # Sums may be reordered and products fused into them. NaN and infinity keep their meaning: masks
 # are made of -inf, and a NaN has to stay visible.
@@ -59,8 +60,13 @@ def jit(
         return lambda marked: jit(marked, reads, **options)
 
     def build(mark: Marked) -> Any:
-        dispatcher = _numba().njit(mark.function, **{**_defaults(), **options})
+        njit = partial(_numba().njit, **{**_defaults(), **options})
+        dispatcher, inner = njit(mark.function), njit(mark.function, no_cpython_wrapper=True)
         _keep_on_disk(dispatcher, mark)
+        _keep_on_disk(inner, mark, ".inner")
+        # Compiled callers take `inner`, which has no entry for Python (machine_code.py says why).
+        dispatcher.get_call_template = inner.get_call_template
+        dispatcher.get_overload = inner.get_overload
         if reads:
             _take_any_layout(dispatcher, reads)
         return dispatcher
@@ -69,7 +75,8 @@ def jit(
 
 
 def _defaults() -> dict[str, Any]:
-    return {"fastmath": FASTMATH, "nogil": True, "error_model": "numpy"}
+    options = {"fastmath": FASTMATH, "nogil": True, "error_model": "numpy"}
+    return options | {"no_cfunc_wrapper": True}  # an entry for C, which nobody here calls
 
 
 def intrinsic(plain: Callable[..., Any], uses: tuple[str, ...] = ()) -> Any:
@@ -194,6 +201,7 @@ def _numba() -> Any:
 
         backend.keep_freed_memory()
         numba.set_num_threads(backend.threads())
+        machine_code.write_late()
         _loaded = numba
     return _loaded
 
@@ -232,7 +240,7 @@ def _take_any_layout(dispatcher: Any, reads: tuple[str, ...]) -> None:
     dispatcher._can_compile = False
 
 
-def _keep_on_disk(dispatcher: Any, mark: Marked) -> None:
+def _keep_on_disk(dispatcher: Any, mark: Marked, suffix: str = "") -> None:
     """Give `dispatcher` a cache on disk that knows all of the source files it was made from.
 
     It gets none where one of them was edited since it was imported: the code would be the old one,
@@ -260,7 +268,7 @@ def _keep_on_disk(dispatcher: Any, mark: Marked) -> None:
 
         def __init__(self, function: Any) -> None:
             super().__init__(function)
-            base = self._impl.filename_base
+            base = self._impl.filename_base + suffix
             self._cache_file = KernelFiles(self._cache_path, base, _stamp(mark.sources))
 
         def load_overload(self, signature: Any, target: Any) -> Any:

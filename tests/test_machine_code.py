@@ -1,0 +1,132 @@
+"""Machine code is written for what Python calls, once, and what runs is right in any order."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from minillm import jit
+
+HELPERS = """
+import numpy as np
+from minillm import machine_code
+from minillm.jit import jit, prange
+
+@jit
+def root(value):
+    if value < 0:
+        raise ValueError("negative")
+    return np.sqrt(value)
+
+@jit(parallel=True)
+def roots(out, x):
+    for i in prange(x.size):
+        out[i] = root(x[i])
+
+@jit
+def sum_of_roots(x):
+    total = 0.0
+    for i in range(x.size):
+        total += root(x[i])
+    return total
+
+def for_callers(function):
+    '''The dispatcher of `function` that compiled code takes.'''
+    return function.get_overload.__self__
+
+def written(function):
+    return [result.library.written for result in function.overloads.values()]
+
+x, out = np.arange(3.0) ** 2, np.empty(3)
+"""
+
+pytestmark = pytest.mark.skipif(jit.disabled(), reason="nothing is compiled")
+
+
+@pytest.fixture
+def run(tmp_path: Path):
+    """Run lines after HELPERS, in a process of its own; the cache is kept between calls."""
+    (tmp_path / "helpers.py").write_text(HELPERS)
+
+    def run(code: str) -> list[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", "import helpers as h\n" + code],
+            check=False, cwd=tmp_path, capture_output=True, text=True, timeout=300,
+            env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    return run
+
+
+def test_this_numba_is_one_that_we_know(run):
+    assert run("print(h.root(4.0), h.machine_code.write_late())") == ["2.0 True"]
+
+
+def test_only_what_python_calls_is_written(run):
+    roots = """
+h.roots(h.out, h.x)
+print(h.out, h.written(h.roots), h.written(h.for_callers(h.root)), h.written(h.root))
+"""
+    assert run(roots) == ["[0. 1. 2.] [True] [False] []"]
+    assert run(roots) == ["[0. 1. 2.] [True] [] []"]  # found on disk; its helper is not needed
+    # another caller finds the helper on disk, without machine code
+    other = "print(h.sum_of_roots(h.x), h.written(h.for_callers(h.root)))"
+    assert run(other) == ["3.0 [False]"]
+
+
+@pytest.mark.parametrize("calls", ["h.root(4.0) + h.sum_of_roots(h.x)",
+                                   "h.sum_of_roots(h.x) + h.root(4.0)"])  # fmt: skip
+def test_python_and_compiled_code_may_call_the_same_function(run, calls):
+    code = f"print({calls}, h.written(h.root), h.written(h.for_callers(h.root)))"
+    assert run(code) == ["5.0 [True] [False]"]
+    assert run(code) == ["5.0 [True] []"]
+
+
+def test_exceptions_come_through_compiled_or_loaded(run):
+    code = """
+h.x[1] = -1
+for work in (lambda: h.sum_of_roots(h.x), lambda: h.root(-1.0)):
+    try:
+        print(work())
+    except ValueError as error:
+        print("ValueError:", error)
+"""
+    assert run(code) == run(code) == ["ValueError: negative"] * 2
+
+
+def test_functions_of_other_programs_compile_as_ever(run):
+    code = """
+import numba
+from helpers import x
+
+sum_of_roots = h.sum_of_roots.compiled()
+
+@numba.njit
+def twice(y):
+    return 2 * sum_of_roots(y)
+
+@numba.cfunc("float64(float64)")
+def half(value):
+    return value / 2
+
+@numba.vectorize
+def plus_one(value):
+    return value + 1
+
+@numba.njit
+def countdown(n):
+    return 0 if n == 0 else 1 + countdown(n - 1)
+
+@numba.njit
+def applied(function, value):
+    return function(value)
+
+print(twice(x), half.ctypes(3.0), plus_one(x), countdown(5), applied(half, 3.0))
+"""
+    assert run(code) == ["6.0 1.5 [1. 2. 5.] 5 1.5"]
