@@ -195,6 +195,7 @@ def threads() -> int:
             _threads = _pool()
         elif wanted.isdigit():
             set_threads(int(wanted))
+            return int(wanted)
         else:
             raise InputError(f"MINILLM_THREADS is {wanted!r}; it takes a whole number")
     return _threads

@@ -92,7 +92,7 @@ def write_late() -> bool:
                 if variable.name.startswith(_ENVIRONMENT):
                     environment = lookup_environment(variable.name)
                     if environment is not None:
-                        self._codegen.set_env(variable.name, environment)
+                        self._codegen.set_env(variable.name, environment)  # type: ignore[attr-defined]
 
     class Generator(codegen.JITCPUCodegen):
         _library_class = Library

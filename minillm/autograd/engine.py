@@ -96,7 +96,7 @@ def _walk(
                     check_seals(node._holds)
                 if not retain_graph:
                     node.release()
-                node = None  # its array is free unless `run` reads it
+                del node  # its array is free unless `run` reads it
                 _send(op, gradient, parents, run(gradient), sums)
     finally:
         _pass.retained = outer

@@ -354,7 +354,7 @@ def dropout(x: Tensor, p: float, rng: np.random.Generator) -> Tensor:
         raise InputError(f"dropout with p = {p}; it takes a number from 0 up to, but not, 1")
     if p == 0:
         return x
-    seed = np.uint64(seeds.draw(rng))
+    seed = seeds.draw(rng)
 
     def backward(dout: Array) -> tuple[Array]:
         return (dropout_kernel.backward(dout, p, seed),)

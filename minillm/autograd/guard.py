@@ -68,7 +68,7 @@ class Seal:
 
 
 def _checksum(array: np.ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(array).view(np.uint8).reshape(-1))
+    return zlib.crc32(np.ascontiguousarray(array).view(np.uint8).reshape(-1).data)
 
 
 def _nothing() -> None:
@@ -95,12 +95,11 @@ class Guard:
             hold.op = op
             self.hold = weakref.ref(hold)
             if self.views:
-                self._lock(hold)
+                self._lock(hold, self.views)
         return Seal(hold, op, array) if self.views else hold
 
-    def _lock(self, hold: Hold) -> None:
+    def _lock(self, hold: Hold, views: Views) -> None:
         """Make the views read-only until `hold` is gone."""
-        views = self.views
         _let_write(views, False)
         self.hold = weakref.ref(hold, lambda _: _let_write(views, True))
 
@@ -114,9 +113,9 @@ class Guard:
         if self.views is None:
             self.views = []
         self.views.append(weakref.ref(view, self.views.remove))
-        if hold is not None:
+        if hold is not None and isinstance(view, Pinned):  # both or neither
             view.guard = self
-            self._lock(hold)
+            self._lock(hold, self.views)
         return view
 
     def showed(self, array: Array) -> bool:
@@ -208,5 +207,5 @@ def check_seals(holds: list[Hold | Seal]) -> None:
 def _let_write(views: Views, allowed: bool) -> None:
     for reference in views:
         view = reference()
-        if view is not None:
+        if view is not None and view.base is not None:  # every view has a base
             view.flags.writeable = allowed and view.base.flags.writeable

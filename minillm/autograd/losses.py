@@ -84,7 +84,8 @@ def linear_cross_entropy(
     labels = _labels(targets, shape[:-1], V)
     rows = x.array.reshape(labels.size, C)
     scale = _loss_scale(rows, labels, weights, normalizer)
-    wanted = tuple(is_recording() and tensor.requires_grad for tensor in (x, weight))
+    recording = is_recording()
+    wanted = recording and x.requires_grad, recording and weight.requires_grad
     losses, dx, dweight = linear_cross_entropy_kernel.forward(
         rows, weight.array, labels, scale, wanted
     )

@@ -43,6 +43,8 @@ class Operators:
         size: Any
         _other: Callable[[Any], Tensor]
         _plain: Callable[[Array], Tensor]
+        parents: tuple[Tensor, ...]
+        writable: Callable[[], Array]
         _record: Callable[..., Tensor]
         _view: Callable[..., Tensor]
 
@@ -93,10 +95,10 @@ class Operators:
         if isinstance(other, (int, float, np.number)):
             other = other.item() if isinstance(other, np.number) else other
 
-            def backward(dout: Array) -> tuple[Array]:  # 0 ** 0 has slope 0, not 0 * infinity
+            def slope(dout: Array) -> tuple[Array]:  # 0 ** 0 has slope 0, not 0 * infinity
                 return (dout * (other * a ** (other - 1)) if other else 0 * dout,)
 
-            return self._record("pow", a**other, (self,), backward, saves="inputs")
+            return self._record("pow", a**other, (self,), slope, saves="inputs")
         other = self._other(other)
         b = other.array
         out = a**b

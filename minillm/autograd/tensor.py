@@ -39,7 +39,7 @@ from minillm.errors import GraphError
 
 __all__ = ["Tensor", "as_tensor", "enable_grad", "grad", "is_recording", "no_grad", "record"]
 
-Backward = Callable[[Array], Sequence[engine.Part]]
+Backward = Callable[[Array], Sequence[engine.Part] | engine.Continuation]
 _blank = object.__new__
 next_place = count().__next__  # a number higher than every tensor's so far
 
@@ -285,10 +285,9 @@ def grad(
     >>> grad(x * x, x)
     array(6., dtype=float32)
     """
-    alone = isinstance(inputs, Tensor)
-    wanted = [inputs] if alone else inputs
+    wanted = [inputs] if isinstance(inputs, Tensor) else inputs
     found = engine.gradients(output, _seed(output, grad), wanted, retain_graph)
-    return found[0] if alone else found
+    return found[0] if isinstance(inputs, Tensor) else found
 
 
 def _seed(output: Tensor, grad: Any) -> Array:

@@ -273,7 +273,8 @@ class _Strip:
     def store(self, vectors: list[Any], array: tuple, *row: Any) -> None:
         stored, places = array[0].dtype.name, self._places(array, *row)
         if stored == BITS.name:  # both vectors in one
-            together = self.write.pick(*vectors, list(range(self.tile.columns)))
+            first, second = vectors
+            together = self.write.pick(first, second, list(range(self.tile.columns)))
             vectors, places = [self.write.as_words(together, stored)], places[:1]
         for vector, place in zip(vectors, places, strict=True):
             self.write.store(vector, place)

@@ -70,7 +70,7 @@ def fitted(end: Epilogue | None, out: Array) -> Epilogue:
     beside = none.beside
     if end.kind:
         stored = BFLOAT16 if end.beside.dtype == BFLOAT16 else out.dtype
-        beside = raw(np.require(end.beside, stored, "CW")).reshape(out.shape)
+        beside = raw(np.require(end.beside, stored, ["C", "W"])).reshape(out.shape)
     return Epilogue(end.kind, bias, beside)
 
 

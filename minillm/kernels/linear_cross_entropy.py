@@ -59,9 +59,9 @@ def forward(
             into = scores.view(BFLOAT16) if halved and backend.fast(scores) else scores
             cross_entropy.backward(scale[part], scores, targets[part], lse, out=into)
             dscores = into[:, : len(weight)]
-        if wanted[0]:
+        if dx is not None:
             matmul.product(dscores, weight, out=dx[part], bfloat16=halved)
-        if wanted[1]:
+        if dweight is not None:
             matmul.product(dscores.T, x[part], dweight, accumulate=start > 0, bfloat16=halved)
     return losses, dx, dweight
 

@@ -102,7 +102,7 @@ def product(
         result = product_reference(a, b, halved)
         return _put(result if end is None else finish_reference(result, end), out, accumulate)
     dtype = np.dtype(np.float32) if halved else np.result_type(a, b)
-    into = out
+    into: Array = out
     if out is None or not out.flags.c_contiguous or out.dtype != dtype:
         into = np.empty(shape, dtype)
     add = accumulate and into is out

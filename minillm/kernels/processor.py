@@ -46,7 +46,9 @@ def _assembly(instruction: str, result: str) -> str:
     import llvmlite.binding as llvm
     from numba.core import codegen, config
 
-    name, features = config.CPU_NAME or llvm.get_host_cpu_name(), config.CPU_FEATURES
+    # Numba makes its settings when it is loaded, out of sight of a type checker.
+    name = config.CPU_NAME or llvm.get_host_cpu_name()  # type: ignore[attr-defined]
+    features = config.CPU_FEATURES  # type: ignore[attr-defined]
     if features is None:
         features = codegen.get_host_cpu_features()
     text = f"""define void @probe(ptr %from, ptr %to) {{

@@ -130,7 +130,7 @@ def _write_multiply_tile(context: Any, builder: Any, signature: Any, arguments: 
         left = [builder.gep(panel, [at]) for panel in a_panels]
         for panel in ahead:
             write.fetch(builder.gep(panel, [at]))
-        results = []
+        results: list[Any] = []
         for r in range(rows):
             number = builder.load(write.ahead(left[r // lanes], r % lanes))
             x = write.spread(number, lanes)

@@ -38,7 +38,7 @@ import numpy as np
 from minillm.jit import by_types, jit
 
 # A call left standing inside a loop would end its vectors.
-INLINE = {"fastmath": {"contract"}, "forceinline": True}
+INLINE: dict[str, Any] = {"fastmath": {"contract"}, "forceinline": True}
 
 
 class Constants(NamedTuple):
@@ -67,7 +67,7 @@ def _single(*values: float) -> tuple:
 
 
 SINGLE = Constants(
-    *_single(0, 0.5, 1, np.inf),
+    zero=np.float32(0), half=np.float32(0.5), one=np.float32(1), infinity=np.float32(np.inf),
     mantissa_bits=np.int32(23), exponent_bias=np.int32(127),
     exp_least=np.float32(-104), exp_most=np.float32(88.72283),
     log2_e=np.float32(1.4426950408889634),
@@ -85,7 +85,7 @@ def _double(*values: float) -> tuple:
 
 
 DOUBLE = Constants(
-    *_double(0, 0.5, 1, np.inf),
+    zero=np.float64(0), half=np.float64(0.5), one=np.float64(1), infinity=np.float64(np.inf),
     mantissa_bits=np.int64(52), exponent_bias=np.int64(1023),
     exp_least=np.float64(-746), exp_most=np.float64(709.782712893384),
     log2_e=np.float64(1.4426950408889634),
@@ -111,7 +111,9 @@ DOUBLE = Constants(
 
 def _by_dtype(single: Callable, double: Callable) -> Callable:
     """Mark a function: compiled code takes `single` or `double` by the dtype of argument `x`."""
-    return by_types(lambda x, *_: {"float32": single, "float64": double}.get(x.name))
+    versions = {"float32": single, "float64": double}
+    # for other types there is none, which Numba reports
+    return by_types(lambda x, *_: versions.get(x.name))  # type: ignore[arg-type]
 
 
 @_by_dtype(lambda x: SINGLE, lambda x: DOUBLE)
