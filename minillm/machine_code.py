@@ -48,6 +48,7 @@ def write_late() -> bool:
     class Library(codegen.JITCodeLibrary):
         """Code for LLVM, and machine code once an address was asked for."""
 
+        _codegen: Generator
         written = False
 
         def _optimize_final_module(self) -> None:
@@ -92,7 +93,7 @@ def write_late() -> bool:
                 if variable.name.startswith(_ENVIRONMENT):
                     environment = lookup_environment(variable.name)
                     if environment is not None:
-                        self._codegen.set_env(variable.name, environment)  # type: ignore[attr-defined]
+                        self._codegen.set_env(variable.name, environment)
 
     class Generator(codegen.JITCPUCodegen):
         _library_class = Library
