@@ -30,11 +30,10 @@ Learners".
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -49,6 +48,7 @@ from minillm.tokenizer.bpe_encoding import LENGTH, Machine, build_machine
 from minillm.tokenizer.bpe_texts import encode_texts
 from minillm.tokenizer.bpe_training import lay_out, learn
 from minillm.tokenizer.chat import SPECIAL_TOKENS
+from minillm.tokenizer.normalizing import in_form
 from minillm.tokenizer.printable import from_printable, to_printable
 from minillm.tokenizer.scanner import RULES
 from minillm.tokenizer.vocabulary import ids_by_bytes, ids_of_merges
@@ -134,7 +134,7 @@ class BPETokenizer(Tokenizer):
 
     def __init__(
         self,
-        tokens: list[bytes | None],
+        tokens: Sequence[bytes | None],
         merges: Iterable[Pair],
         special_tokens: dict[str, int] | None = None,
         pattern: str = "gpt4",
@@ -157,7 +157,7 @@ class BPETokenizer(Tokenizer):
         """
         patterns.compiled(pattern)
         self.tokens = list(tokens)
-        self.merges = np.asarray(list(merges), np.int32).reshape(-1, 2)
+        self.merges: np.ndarray = np.asarray(list(merges), np.int32).reshape(-1, 2)
         self.special_tokens = dict(special_tokens or {})
         self.pattern = patterns.name_of(pattern)
         self.whole_words = whole_words
@@ -178,7 +178,7 @@ class BPETokenizer(Tokenizer):
         cls, merges: Iterable[Pair], special_tokens: Collection[str] = (), pattern: str = "gpt4"
     ) -> BPETokenizer:
         """A tokenizer of bytes 0 to 255 and, from 256 on, what `merges` make; then the specials."""
-        tokens: list[bytes | None] = [bytes([byte]) for byte in range(256)]
+        tokens = [bytes([byte]) for byte in range(256)]
         pairs = [(int(a), int(b)) for a, b in merges]
         for a, b in pairs:
             tokens.append(tokens[a] + tokens[b])
@@ -221,8 +221,8 @@ class BPETokenizer(Tokenizer):
                 f"a vocabulary of {vocab_size} is too small: it takes at least {least}, for 256 "
                 f"bytes and {len(special)} special tokens"
             )
-        single = isinstance(texts, str | bytes | os.PathLike)
-        laid_out = lay_out(count_words([texts] if single else texts, pattern, errors, progress))
+        sources = [texts] if isinstance(texts, str | bytes | os.PathLike) else texts
+        laid_out = lay_out(count_words(sources, pattern, errors, progress))
         if not len(laid_out[1]):
             raise InputError("the text is empty: there is nothing to learn a vocabulary from")
         merges = learn(laid_out, vocab_size - least, min_frequency, max_token_length, progress)
@@ -250,7 +250,7 @@ class BPETokenizer(Tokenizer):
         """`data` in the Unicode form of this vocabulary; bytes that are not UTF-8 stay."""
         if not self.normal_form or data.isascii():
             return data
-        text = unicodedata.normalize(self.normal_form, data.decode("utf-8", "surrogateescape"))
+        text = in_form(self.normal_form, data.decode("utf-8", "surrogateescape"))
         return text.encode("utf-8", "surrogateescape")
 
     def encode_batch(
@@ -263,7 +263,7 @@ class BPETokenizer(Tokenizer):
         for data in pieces:
             self._allowed(data, allowed_special)
         pieces = [self._normal(data) for data in pieces]
-        return self._encode_joined(b"".join(pieces), np.cumsum([len(data) for data in pieces]))
+        return self._encode_joined(b"".join(pieces), list(accumulate(map(len, pieces))))
 
     def _encode_joined(self, data: bytes, ends: Sequence[int]) -> list[np.ndarray]:
         """The ids of texts that lie in `data` end to end."""

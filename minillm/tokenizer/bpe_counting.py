@@ -83,9 +83,10 @@ def _groups(
         return
     for source in sources:  # `regex` cuts; every word is a piece, and the rule is to take all of it
         for words in patterns.split_blocks(blocks_of(source, errors), pattern):
-            ends = np.cumsum([len(word) for word in words], dtype=np.int64)
-            starts = np.concatenate([[0], ends[:-1]])
-            yield np.frombuffer(b"".join(words), np.uint8), [np.stack([starts, ends, ends], axis=1)]
+            stops = np.cumsum([len(word) for word in words], dtype=np.int64)
+            starts = np.concatenate([[0], stops[:-1]])
+            group = np.stack([starts, stops, stops], axis=1)
+            yield np.frombuffer(b"".join(words), np.uint8), [group]
 
 
 def _add_up(tables: list[WordTable]) -> None:

@@ -112,4 +112,4 @@ def _join(ids, starts, lengths, data, rows, out):
             _copy(out, place, data, starts[token], size)
         else:
             copy_row(out, place, rows, token)
-        place += size
+        place += size  # type: ignore[assignment]

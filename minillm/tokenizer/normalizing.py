@@ -32,6 +32,11 @@ _SPACES = [
 _NMT = {**dict.fromkeys(_GONE), **dict.fromkeys(_SPACES, " ")}
 
 
+def in_form(form: str, text: str) -> str:
+    """`text` in the Unicode form of that name, one of `FORMS`."""
+    return unicodedata.normalize(form, text)  # type: ignore[arg-type]
+
+
 def steps_of(normalizer: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     """The steps of a `normalizer` of a tokenizer.json, sequences inside sequences flattened."""
     if not normalizer:
@@ -56,7 +61,7 @@ def compiled(steps: Iterable[Mapping[str, Any]]) -> Step:
 def _step(step: Mapping[str, Any]) -> Step:
     kind = step["type"]
     if kind in FORMS:
-        return partial(unicodedata.normalize, kind)
+        return partial(in_form, kind)
     if kind == "Lowercase":  # letter by letter: a sigma at the end of a word is one as any other
         return lambda text: "".join(map(str.lower, text))
     if kind == "StripAccents":

@@ -79,12 +79,12 @@ def split_blocks(blocks: Iterable[bytes], pattern: str) -> Iterator[list[bytes]]
     """
     rule = compiled(pattern)
     # Python's "surrogateescape" turns each invalid byte into a lone surrogate and back.
-    blocks = (block.decode("utf-8", "surrogateescape") for block in blocks)
-    text, begin = next(blocks, ""), 0  # words up to `begin` are done
+    texts = (block.decode("utf-8", "surrogateescape") for block in blocks)
+    text, begin = next(texts, ""), 0  # words up to `begin` are done
     while text:
-        following = next(blocks, "")
+        following = next(texts, "")
         until = len(text) - LOOK if following else len(text)
-        words: list[bytes] = []
+        words: list[str] = []
         for match in rule.finditer(text, begin):
             if match.end() > until:
                 break

@@ -17,7 +17,6 @@ from __future__ import annotations
 import base64
 import os
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -32,7 +31,7 @@ from minillm.tokenizer.bpe_counting import Progress
 from minillm.tokenizer.bpe_encoding import Machine, build_machine
 from minillm.tokenizer.bpe_texts import encode_texts
 from minillm.tokenizer.charsmap import CharsMap
-from minillm.tokenizer.normalizing import compiled
+from minillm.tokenizer.normalizing import compiled, in_form
 from minillm.tokenizer.reading import lines_of
 from minillm.tokenizer.scanner import WHOLE
 from minillm.tokenizer.unigram import PENALTY, best_cut, trie_of
@@ -67,7 +66,7 @@ class Spaces:
     def mark(self, text: str) -> str:
         """`text` ready to be cut, with ▁ for spaces."""
         if self.normal_form:
-            text = unicodedata.normalize(self.normal_form, text)
+            text = in_form(self.normal_form, text)
         if self.collapse:
             text = _SPACES.sub(" ", text).strip(" ")
         text = text.replace(" ", SPACE)

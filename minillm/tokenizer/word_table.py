@@ -96,7 +96,7 @@ def _hash(data, p, end):
     """31 bits (FNV-1a, folded)."""
     value = 2166136261
     while p < end:
-        value = ((value ^ np.int64(data[p])) * 16777619) & 0xFFFFFFFF
+        value = ((value ^ np.int64(data[p])) * 16777619) & 0xFFFFFFFF  # type: ignore[assignment]
         p += 1
     return (value ^ (value >> 15)) & 0x7FFFFFFF
 

@@ -115,7 +115,7 @@ def _read_bpe(
 
 def _bpe_pattern(pre: dict[str, Any] | None) -> str:
     """The split pattern of a chain of pre-tokenizers that ends in ByteLevel."""
-    steps = pre["pretokenizers"] if pre and pre["type"] == "Sequence" else [pre]
+    steps: list[Any] = pre["pretokenizers"] if pre and pre["type"] == "Sequence" else [pre]
     last = steps[-1]
     if not last or last["type"] != "ByteLevel":
         raise InputError("its pre-tokenizer is not ByteLevel, and only byte-level BPE can be read")

@@ -120,21 +120,20 @@ def write(tokenizer: SentencePieceTokenizer) -> dict[str, Any]:
     steps = list(tokenizer.steps)
     steps += [{"type": spaces.normal_form}] if spaces.normal_form else []
     steps += _COLLAPSE if spaces.collapse else []
-    pre = decoder = {
+    metaspace: dict[str, Any] = {
         "type": "Metaspace",
         "replacement": SPACE,
         "prepend_scheme": "first" if spaces.first else "always" if spaces.prefix else "never",
         "split": spaces.split,
     }
+    pre: dict[str, Any] | None = metaspace
     if spaces.prefix and spaces.twice:
         steps += [_PREPEND, _MARK]
         pre = None
-    if tokenizer.has_bytes:
-        decoder = _DECODER
     return {
         "normalizer": {"type": "Sequence", "normalizers": steps} if steps else None,
         "pre_tokenizer": pre,
-        "decoder": decoder,
+        "decoder": _DECODER if tokenizer.has_bytes else metaspace,
         "model": _unigram(tokenizer) if tokenizer.model == "unigram" else _bpe(tokenizer),
     }
 

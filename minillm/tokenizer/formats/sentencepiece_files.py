@@ -41,14 +41,14 @@ def from_bytes(data: bytes) -> SentencePieceTokenizer:
     normalizer: dict[int, Any] = {}
     for number, value in fields(data):
         if number == 1:
-            piece: dict[int, Any] = dict(fields(value))
+            piece = _message(value)
             pieces.append(piece[1].decode())
             scores.append(struct.unpack("<f", piece[2])[0] if 2 in piece else 0.0)
             types.append(piece.get(3, NORMAL))
         elif number == 2:
-            trainer = dict(fields(value))
+            trainer = _message(value)
         elif number == 3:
-            normalizer = dict(fields(value))
+            normalizer = _message(value)
     model = trainer.get(3, 1)
     if model not in _MODELS:
         raise InputError(f"its model is of type {model}; unigram (1) and BPE (2) can be read")
@@ -68,3 +68,10 @@ def from_bytes(data: bytes) -> SentencePieceTokenizer:
         charsmap=normalizer.get(2, b""),
         defined=[piece for piece, kind in zip(pieces, types, strict=True) if kind == USER_DEFINED],
     )  # fmt: skip
+
+
+def _message(value: int | bytes) -> dict[int, Any]:
+    """The fields of a message that is a field itself."""
+    if isinstance(value, int):
+        raise TypeError(f"the number {value} stands where a message belongs")
+    return dict(fields(value))
