@@ -16,16 +16,18 @@ import json
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Self
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
 from minillm import files
-from minillm.data.documents import Document, Rejected, from_line, read_lines, to_line
+from minillm.data.documents import Document, Rejected, kept_from_line, read_kept, to_line
 from minillm.data.tally import Tally
 
 RECORD = np.dtype([("offset", "<i8"), ("key", "<u8", (2,)), ("characters", "<u4")])
 OPEN_FILES = 32
+Record = TypeVar("Record", bound=Document | Rejected)
 
 
 def text_key(text: str) -> bytes:
@@ -56,8 +58,13 @@ class ShardWriter:
         self._offset = 0
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._stack.__exit__(*error)
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
 
     def keep(self, document: Document) -> None:
         """Add a document."""
@@ -95,7 +102,7 @@ class Shards:
         offset = int(self.records[number]["offset"][i - self.first(number)])
         file = _opened(str(self.paths[number]))
         file.seek(offset)
-        return from_line(file.readline())
+        return kept_from_line(file.readline())
 
     def key(self, i: int) -> int:
         """The first half of document i's hash."""
@@ -148,7 +155,7 @@ def shard_files(folder: Path, suffix: str = ".jsonl") -> list[Path]:
 def documents_in(folder: Path) -> Iterator[Document]:
     """The documents that a stage kept, one at a time."""
     for path in shard_files(folder):
-        yield from read_lines(path)
+        yield from read_kept(path)
 
 
 # ------------------------------------------------------------------------------ what was done
@@ -180,10 +187,10 @@ def read_done(path: Path) -> dict[str, Any] | None:
 
 
 def in_batches(
-    records: Iterator[Document | Rejected], documents: int = 256, characters: int = 1 << 20
-) -> Iterator[list[Document | Rejected]]:
+    records: Iterator[Record], documents: int = 256, characters: int = 1 << 20
+) -> Iterator[list[Record]]:
     """Records in the same order, some at a time."""
-    held: list[Document | Rejected] = []
+    held: list[Record] = []
     size = 0
     for record in records:
         held.append(record)

@@ -77,6 +77,23 @@ def read_lines(path: str | os.PathLike[str]) -> Iterator[Document | Rejected]:
             yield from_line(line)
 
 
+def kept_from_line(line: str | bytes) -> Document:
+    """The document of a line of a file that holds no rejected ones."""
+    record = from_line(line)
+    if isinstance(record, Rejected):
+        raise InputError(
+            f"a document from {record.document.source}, rejected by {record.rule}, stands among"
+            " those that were kept"
+        )
+    return record
+
+
+def read_kept(path: str | os.PathLike[str]) -> Iterator[Document]:
+    """The documents of a file that holds no rejected ones, one at a time."""
+    with open(path, "rb") as file:
+        yield from map(kept_from_line, file)
+
+
 # ----------------------------------------------------------------------------- files of text
 
 

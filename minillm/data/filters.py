@@ -180,12 +180,16 @@ def duplicate_paragraph_letters(page: Page) -> float:
     return page.duplicate_paragraphs[1]
 
 
+def _ngram_share(at: int) -> Callable[[Page], float]:
+    return lambda page: page.ngram_shares[at]
+
+
 def _add_ngrams() -> None:
     for at, n in enumerate(repetition.SIZES):
         name = f"top_{n}_grams" if n <= repetition.TOP else f"duplicate_{n}_grams"
         covers = "the most frequent run" if n <= repetition.TOP else "repeated runs"
         about = f"Share of letters in {covers} of {n} words"
-        MEASURES[name] = Measure(name, lambda page, at=at: page.ngram_shares[at], "Gopher", about)
+        MEASURES[name] = Measure(name, _ngram_share(at), "Gopher", about)
 
 
 _add_ngrams()

@@ -78,12 +78,12 @@ def exact_firsts(shards: Shards, memory: int = MEMORY) -> np.ndarray:
             inside = np.flatnonzero((key[:, 0] >= low) & (key[:, 0] <= high - 1))
             keys.append(key[inside])
             numbers.append(inside + shards.first(number))
-        key, number = np.concatenate(keys), np.concatenate(numbers)
+        key, places = np.concatenate(keys), np.concatenate(numbers)
         order = np.lexsort((key[:, 1], key[:, 0]))  # stable: the first of equal ones stays first
-        key, number = key[order], number[order]
+        key, places = key[order], places[order]
         new = np.ones(len(key), bool)
         new[1:] = (key[1:] != key[:-1]).any(axis=1)
-        first[number] = number[np.flatnonzero(new)[np.cumsum(new) - 1]]
+        first[places] = places[np.flatnonzero(new)[np.cumsum(new) - 1]]
     return first
 
 

@@ -36,7 +36,7 @@ import minillm
 from minillm import files, tokenizer
 from minillm.data import reading, stages
 from minillm.data.corpus import digest, read_done, write_done
-from minillm.data.documents import read_lines
+from minillm.data.documents import read_kept
 from minillm.data.executors import SerialExecutor
 from minillm.data.judging import judge
 from minillm.data.labels import check_labels
@@ -186,7 +186,7 @@ class _Build:
             training = (
                 document.text
                 for path in paths
-                for document in read_lines(path)
+                for document in read_kept(path)
                 if document.metadata["split"] == stages.SPLITS[0]
             )
             sample = (one for number, one in enumerate(training) if number % every == 0)

@@ -39,7 +39,7 @@ from minillm.data.dedup import (
     write_fingerprints,
     write_signatures,
 )
-from minillm.data.documents import Document, Rejected, read_lines
+from minillm.data.documents import Document, Rejected, read_kept
 from minillm.data.extraction import extract
 from minillm.data.labels import tell_language, tell_quality
 from minillm.data.reading import Piece
@@ -108,7 +108,7 @@ def clean(task: Task) -> dict[str, Any]:
             )
     made = [task.folder / f"{shard.stem}.{suffix}" for suffix in ("jsonl", "rejected.jsonl")]
     if least := recipe.duplicates.passages:
-        texts = (document.text for document in read_lines(made[0]))
+        texts = (document.text for document in read_kept(made[0]))
         write_fingerprints(made[0].with_suffix(".prints"), texts, least)
     return write_done(task.done, tally, made)
 
@@ -211,7 +211,7 @@ def select(task: Task) -> dict[str, Any]:
         tally.step(name)
     number = everything.first(task.number)
     at_once = PASSAGES_AT_ONCE if task.recipe.duplicates.passages else 1 << 20
-    records = read_lines(everything.paths[task.number])
+    records = read_kept(everything.paths[task.number])
     with ShardWriter(task.folder, task.number) as shard:
         for batch in in_batches(records, PASSAGES_AT_ONCE, at_once):
             tally.came("duplicates", batch)
@@ -315,7 +315,7 @@ def tokenize(task: Task) -> dict[str, Any]:
     for split in SPLITS:
 
         def ids(split: str = split) -> Iterator[np.ndarray]:
-            for document in read_lines(task.before / f"{task.number:05d}.jsonl"):
+            for document in read_kept(task.before / f"{task.number:05d}.jsonl"):
                 if document.metadata["split"] != split:
                     continue
                 found = made.encode_array(document.text)

@@ -8,6 +8,7 @@ from minillm.data.documents import (
     Document,
     Rejected,
     from_line,
+    read_kept,
     split_documents,
     to_line,
     write_documents,
@@ -53,6 +54,15 @@ def test_records_come_back_from_their_lines(text: str, value: float) -> None:
     assert to_line(document).count("\n") == 1
     rejected = Rejected(document, "min_words", value)
     assert from_line(to_line(rejected).encode()) == rejected
+
+
+def test_among_kept_documents_a_rejected_one_is_an_error(tmp_path: Path) -> None:
+    document, path = Document("Hi.", "a.txt"), tmp_path / "00000.jsonl"
+    path.write_text(to_line(document))
+    assert list(read_kept(path)) == [document]
+    path.write_text(to_line(document) + to_line(Rejected(document, "min_words", 1)))
+    with pytest.raises(InputError, match=r"a\.txt, rejected by min_words"):
+        list(read_kept(path))
 
 
 texts = st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=40), max_size=40)

@@ -26,7 +26,8 @@ def read_labelled(paths: Iterable[str | os.PathLike[str]]) -> Labelled:
 
     Raises `InputError`, with file and line, for what has no label or cannot be read.
     """
-    texts, labels = [], []
+    texts: list[str] = []
+    labels: list[str] = []
     for path in map(Path, paths):
         count = len(texts)
         for label, text in _folder(path) if path.is_dir() else _file(path):
@@ -67,10 +68,11 @@ def _json(line: str) -> tuple[str, str]:
         record = json.loads(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"is no JSON ({error.msg})") from None
-    found = [record.get(key) for key in ("label", "text")] if isinstance(record, dict) else [None]
-    if not all(isinstance(value, str) for value in found):
-        raise ValueError(f'needs {{"label": ..., "text": ...}}, but is {_start(line)}')
-    return found[0], found[1]
+    values = record if isinstance(record, dict) else {}
+    label, text = values.get("label"), values.get("text")
+    if isinstance(label, str) and isinstance(text, str):
+        return label, text
+    raise ValueError(f'needs {{"label": ..., "text": ...}}, but is {_start(line)}')
 
 
 def _prefixed(line: str) -> tuple[str, str]:

@@ -102,7 +102,7 @@ def common_reference(symbols: np.ndarray, order: np.ndarray) -> np.ndarray:
 # then jumps only where it has something to place.
 
 
-def _sorted_suffixes(symbols: np.ndarray, dtype: type) -> np.ndarray:
+def _sorted_suffixes(symbols: np.ndarray, dtype: type[np.signedinteger]) -> np.ndarray:
     n = len(symbols)
     order = np.empty(n, dtype)
     if n == 0:

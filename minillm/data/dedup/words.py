@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cache
+from typing import TypeVar
 
 import numpy as np
 
@@ -32,6 +33,8 @@ BASE = np.uint64(0xA0761D6478BD642F)  # B above
 FIRST, SECOND = np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53)
 THIRD, ONE, LAST = np.uint64(33), np.uint64(1), np.uint64(63)
 NOTHING = np.uint64(0)
+
+Numbers = TypeVar("Numbers", np.ndarray, np.uint64)
 
 BATCH = 1 << 22  # bytes of text worked on at a time: they stay in the caches
 
@@ -104,7 +107,7 @@ def words_reference(text: str) -> np.ndarray:
     return np.array(words, np.uint64)
 
 
-def finish_reference(values: np.ndarray) -> np.ndarray:
+def finish_reference(values: Numbers) -> Numbers:
     """MurmurHash3's last step on uint64 numbers: every bit of each depends on all of its bits."""
     with np.errstate(over="ignore"):
         values = (values ^ values >> THIRD) * FIRST

@@ -104,7 +104,8 @@ class _Transfer:
         self, url: str, path: Path, size: int | None, trusted: bool, report: Progress
     ) -> None:
         self.url, self.path, self.size, self.trusted = url, path, size, trusted
-        self.report, self.told = report, None
+        self.report = report
+        self.told: str | None = None
         self.part = path.with_name(f"{path.name}.part")
         self._version = path.with_name(f"{path.name}.part.version")
         self._began = False

@@ -69,8 +69,8 @@ def _document(record: Any, name: str, config: ReadingConfig) -> Iterator[Documen
         yield Document(decode_html(data, charset), name, about)
     else:
         for found in decode(data, name):
-            known = found if isinstance(found, Document) else found.document
-            known.metadata.update(about)
+            document = found if isinstance(found, Document) else found.document
+            document.metadata.update(about)
             yield found
 
 

@@ -168,7 +168,8 @@ def side_by_side(left: str, right: str) -> str:
     start = max(0, same - BEFORE)
     cut = [text[start : start + WORDS] for text in plain]
     equal: list[set[int]] = [set(), set()]
-    for block in difflib.SequenceMatcher(None, *cut, autojunk=False).get_matching_blocks():
+    matcher = difflib.SequenceMatcher(None, cut[0], cut[1], autojunk=False)
+    for block in matcher.get_matching_blocks():
         equal[0].update(range(block.a, block.a + block.size))
         equal[1].update(range(block.b, block.b + block.size))
     shown = []
