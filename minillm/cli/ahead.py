@@ -67,9 +67,9 @@ def compiled_ahead(
         yield Kernels(None, compiling)
         return
     wanted = {"model": registry.config_to_dict(model), "train": dataclasses.asdict(train)}
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    nowhere = subprocess.DEVNULL
     command = [sys.executable, "-m", __name__, json.dumps(wanted)]
-    process = subprocess.Popen(command, text=True, stdin=subprocess.DEVNULL, **quiet)
+    process = subprocess.Popen(command, text=True, stdin=nowhere, stdout=nowhere, stderr=nowhere)
     try:
         yield Kernels(process, compiling)
     finally:

@@ -156,7 +156,8 @@ def read_recipe(name: str, paths: Sequence[str], overrides: Mapping[str, str]) -
                 for key, value in tables[table].items()}
         for table in ("weights", "epochs")
     }  # fmt: skip
-    return Recipe(sources, **numbers, **settings.build(SECTIONS, values))
+    sections = settings.build(SECTIONS, values)
+    return Recipe(sources, numbers["weights"], numbers["epochs"], **sections)
 
 
 def _values(name: str) -> dict[str, Any]:

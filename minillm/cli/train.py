@@ -13,7 +13,7 @@ import numpy as np
 from minillm.cli import settings
 from minillm.cli.ahead import compiled_ahead
 from minillm.cli.plan import SECTIONS, Plan, differences, of_recipe, of_run
-from minillm.data.batches import Batches, PackedBatches
+from minillm.data.batches import Batches, BatchSource, PackedBatches
 from minillm.errors import InputError
 from minillm.inference.generate import generate
 from minillm.lens.profile import ceilings
@@ -176,7 +176,7 @@ def _about(model: LanguageModel, config: TrainConfig, folder: RunFolder) -> str:
 
 def _show_profile(
     model: LanguageModel,
-    batches: Batches,
+    batches: BatchSource,
     config: TrainConfig,
     trace: Path,
     say: Callable[[str], None],

@@ -21,7 +21,7 @@ from minillm.training.step import Batch, accumulate, seed_dropout
 _TOKENS = 24
 
 
-def batch_of(subject: Subject, B: int, T: int = _TOKENS) -> Batch:
+def batch_of(subject: Subject, B: int, T: int = _TOKENS) -> tuple[np.ndarray, np.ndarray]:
     """Ids and targets (B, T), of which each row ignores more than the row before."""
     ids = subject.ids(B, T + 1)
     targets = ids[:, 1:].copy()
