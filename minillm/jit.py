@@ -99,11 +99,11 @@ def intrinsic(plain: Callable[..., Any], uses: tuple[str, ...] = ()) -> Any:
     return mark
 
 
-def by_types(pick: Callable[..., Callable[..., Any]]) -> Any:
+def by_types(pick: Callable[..., Callable[..., Any] | None]) -> Any:
     """Mark a function that compiled code has in several versions, for types of other results.
 
     `pick` gets the Numba types of the arguments while compiling and returns the function to be
-    compiled for them. The decorated function does the same in plain Python.
+    compiled for them, or None. The decorated function does the same in plain Python.
     """
 
     def mark(plain: Callable[..., Any]) -> Marked:

@@ -112,8 +112,7 @@ DOUBLE = Constants(
 def _by_dtype(single: Callable, double: Callable) -> Callable:
     """Mark a function: compiled code takes `single` or `double` by the dtype of argument `x`."""
     versions = {"float32": single, "float64": double}
-    # for other types there is none, which Numba reports
-    return by_types(lambda x, *_: versions.get(x.name))  # type: ignore[arg-type]
+    return by_types(lambda x, *_: versions.get(x.name))
 
 
 @_by_dtype(lambda x: SINGLE, lambda x: DOUBLE)
