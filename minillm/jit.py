@@ -21,7 +21,7 @@ With NUMBA_DISABLE_JIT=1 the marks vanish and the functions are the plain Python
 Compiled code is kept on disk, so that only the first run on a machine compiles. Numba's own cache
 looks only at the file that a function stands in; ours also looks at the files of the functions it
 calls and at the default options. A directory that cannot be written is no error: the kernel is then
-compiled once a run. How little is compiled is told in machine_code.py.
+compiled once a run. Of which functions machine code is written, machine_code.py tells.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ import hashlib
 import inspect
 import os
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -60,13 +59,10 @@ def jit(
         return lambda marked: jit(marked, reads, **options)
 
     def build(mark: Marked) -> Any:
-        njit = partial(_numba().njit, **{**_defaults(), **options})
-        dispatcher, inner = njit(mark.function), njit(mark.function, no_cpython_wrapper=True)
+        dispatcher = _numba().njit(mark.function, **{**_defaults(), **options})
         _keep_on_disk(dispatcher, mark)
-        _keep_on_disk(inner, mark, ".inner")
-        # Compiled callers take `inner`, which has no entry for Python (machine_code.py says why).
-        dispatcher.get_call_template = inner.get_call_template
-        dispatcher.get_overload = inner.get_overload
+        if mark.__name__ not in _names(mark.function.__code__):  # one that calls itself stays one
+            _serve_compiled_callers(dispatcher, mark, options)
         if reads:
             _take_any_layout(dispatcher, reads)
         return dispatcher
@@ -75,8 +71,7 @@ def jit(
 
 
 def _defaults() -> dict[str, Any]:
-    options = {"fastmath": FASTMATH, "nogil": True, "error_model": "numpy"}
-    return options | {"no_cfunc_wrapper": True}  # an entry for C, which nobody here calls
+    return {"fastmath": FASTMATH, "nogil": True, "error_model": "numpy"}
 
 
 def intrinsic(plain: Callable[..., Any], uses: tuple[str, ...] = ()) -> Any:
@@ -209,35 +204,43 @@ def _numba() -> Any:
 _loaded: Any = None
 
 
+def _serve_compiled_callers(dispatcher: Any, mark: Marked, options: dict[str, Any]) -> None:
+    """Let compiled callers of `dispatcher` take a second one, without entries for Python and C.
+
+    What cannot be called from outside needs no machine code of its own (machine_code.py).
+    """
+    no_entries = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    inner = _numba().njit(mark.function, **{**_defaults(), **options, **no_entries})
+    _keep_on_disk(inner, mark, ".inner")
+    dispatcher.get_call_template = inner.get_call_template
+    dispatcher.get_overload = inner.get_overload
+
+
 def _take_any_layout(dispatcher: Any, reads: tuple[str, ...]) -> None:
     """Let `dispatcher` compile arguments in `reads` as read-only arrays of any strides.
 
-    A dispatcher that may not compile asks `_search_new_conversions` for a version that its
-    arguments can be converted to. There is none yet at the first call with a new dtype, so we
-    compile the general one there; later calls find it without leaving C.
+    The version for them is then entered for the layouts at hand, too, so that later calls with
+    these find it without leaving C.
     """
-    from numba import typeof, types
+    from numba import types
+    from numba.core.compiler_lock import global_compiler_lock
 
     names = list(inspect.signature(dispatcher.py_func).parameters)
-    search = dispatcher._search_new_conversions
+    compile_exactly, entered = dispatcher.compile, set()
 
-    def search_or_compile(*arguments: Any) -> bool:
-        general = []
-        for name, argument in zip(names, arguments, strict=True):
-            kind = typeof(argument)
-            if name in reads:
-                kind = types.Array(kind.dtype, kind.ndim, "A", readonly=True)
-            general.append(kind)
-        if tuple(general) not in dispatcher.overloads:
-            dispatcher._can_compile = True
-            try:
-                dispatcher.compile(tuple(general))
-            finally:
-                dispatcher._can_compile = False
-        return search(*arguments)
+    def compile_general(given: tuple[Any, ...]) -> Any:
+        general = tuple(
+            types.Array(kind.dtype, kind.ndim, "A", readonly=True) if name in reads else kind
+            for name, kind in zip(names, given, strict=True)
+        )
+        with global_compiler_lock:
+            entry = compile_exactly(general)
+            if given != general and given not in entered:
+                entered.add(given)
+                dispatcher._insert([kind._code for kind in given], entry, False)
+        return entry
 
-    dispatcher._search_new_conversions = search_or_compile
-    dispatcher._can_compile = False
+    dispatcher.compile = compile_general
 
 
 def _keep_on_disk(dispatcher: Any, mark: Marked, suffix: str = "") -> None:

@@ -9,9 +9,10 @@ loop is wrapped in three more libraries, and all is optimized and written for ea
     _backward_tasks -> the loop (3 libraries) -> _backward_worker -> multiply -> multiply_tile
 
 the work on one tile would be optimized and written seven times, and the topmost is the one that
-runs. So a `Library` is written when somebody asks for the address of a function in it, which Numba
-does for what Python may call (helpers get no such entry, see `jit.py`), and those around a loop are
-optimized with the function that has the loop. A step's kernels then compile in half the time.
+runs. So a `Library` is written when somebody asks for the address of a function in it. Numba does
+that for what Python may call, and for compiled callers `jit.py` makes a version that it may not.
+The libraries around a loop are left to the function that has the loop. A step's kernels then
+compile in half the time.
 
 Helpers are optimized before they are linked, as ever: LLVM vectorizes a function that stands for
 itself better than one inside of its caller. Left to their callers, they took LLVM a quarter less
@@ -22,7 +23,7 @@ from __future__ import annotations
 
 from typing import Any
 
-# What we know of Numba's insides. A version without these compiles in its own way: more slowly.
+# What we change of Numba's insides. A version without these compiles in its own way: more slowly.
 _METHODS = (
     "_optimize_final_module",
     "_finalize_final_module",
@@ -30,7 +31,8 @@ _METHODS = (
     "_verify_declare_only_symbols",
     "serialize_using_bitcode",
 )
-# How Numba names the libraries around a parallel loop: its body and what calls that.
+# How Numba names the libraries around a parallel loop: its body, which it asks for although nothing
+# will call it there, and what calls that. Libraries of `guvectorize` have such names, too.
 _BODY = "__numba_parfor_gufunc"
 _LOOP = (_BODY, "<numba.np.ufunc.wrappers._GufuncWrapper ", "parallelgufuncwrapper")
 _ENVIRONMENT = "_ZN08NumbaEnv"  # and the pointers by which functions find their Python objects
@@ -41,24 +43,28 @@ def write_late() -> bool:
     from numba.core import codegen
     from numba.core.environment import lookup_environment
     from numba.core.registry import cpu_target
+    from numba.core.runtime import rtsys
 
     if not all(hasattr(codegen.JITCodeLibrary, name) for name in _METHODS):
         return False
 
     class Library(codegen.JITCodeLibrary):
-        """Code for LLVM, and machine code once an address was asked for."""
+        """Code for LLVM, and machine code once the address of something in it was asked for."""
 
         _codegen: Generator
         written = False
 
         def _optimize_final_module(self) -> None:
-            """What is around a loop can wait."""
+            """Not for what is around a loop: the function that has the loop optimizes it."""
             if not self.name.startswith(_LOOP):
                 super()._optimize_final_module()
 
         def _finalize_final_module(self) -> None:
             on_disk = self._object_caching_enabled and self._compiled_object is not None
-            if on_disk:  # its machine code was found there
+            # Functions that call each other find themselves by pointers, set when they are loaded.
+            waiting = codegen.RuntimeLinker.PREFIX
+            recursive = any(v.name.startswith(waiting) for v in self._final_module.global_variables)
+            if on_disk or recursive:
                 self._load()
             else:
                 self._finalize_dynamic_globals()
@@ -69,14 +75,14 @@ def write_late() -> bool:
             """Address of the machine code of `name`; 0 where it has none."""
             self._ensure_finalized()
             if not self.written and not self.name.startswith(_BODY) and self._defines(name):
-                if self.name.startswith(_LOOP):  # not a loop's after all
-                    super()._optimize_final_module()
-                self._load()
+                self._write()
             return super().get_pointer_to_function(name)
 
         def serialize_using_object_code(self) -> Any:
             """What is kept on disk: with machine code, where there is any."""
             self._ensure_finalized()
+            if self.name.startswith(_LOOP) and not self.written:  # a loop's are not kept alone
+                self._write()
             if self.written:
                 return super().serialize_using_object_code()
             return self.serialize_using_bitcode()
@@ -84,6 +90,11 @@ def write_late() -> bool:
         def _defines(self, name: str) -> bool:
             functions = self._final_module.functions
             return any(f.name == name and not f.is_declaration for f in functions)
+
+        def _write(self) -> None:
+            if self.name.startswith(_LOOP):  # of a `guvectorize`, or it would not be asked for
+                super()._optimize_final_module()
+            self._load()
 
         def _load(self) -> None:
             """Hand the code to LLVM's engine, which writes what it does not find written."""
@@ -103,5 +114,6 @@ def write_late() -> bool:
             if self._engine.is_symbol_defined(name):
                 super().set_env(name, environment)
 
+    rtsys.initialize(cpu_target.target_context)  # compiled as ever: loading others needs it
     cpu_target.target_context.codegen().__class__ = Generator
     return True

@@ -124,6 +124,35 @@ def test_arguments_that_are_only_read_share_one_version(folder: Path) -> None:
     assert run(folder, NUMBA_CACHE_DIR=str(folder / "cache")) == ["24.0"] * 4 + ["1"]
 
 
+def test_threads_may_call_such_a_function_first_at_the_same_time(folder: Path) -> None:
+    code = textwrap.dedent(
+        """
+        from concurrent.futures import ThreadPoolExecutor
+        from threading import Barrier
+        import numpy as np
+        from minillm.jit import jit
+
+        @jit(reads=("x",))
+        def total(x):
+            sum = 0.0
+            for i in range(x.size):
+                sum += x[i]
+            return sum
+
+        barrier = Barrier(8)
+
+        def work(step):
+            barrier.wait()
+            return total(np.arange(8.0 * step)[::step])
+
+        with ThreadPoolExecutor(8) as pool:
+            print([*pool.map(work, [1, 2] * 4)] == [28.0, 56.0] * 4, len(total.signatures))
+        """
+    )
+    (folder / "kernel.py").write_text(code)
+    assert run(folder, NUMBA_CACHE_DIR=str(folder / "cache")) == ["True 1"]
+
+
 def test_nan_and_infinity_keep_their_meaning(folder: Path) -> None:
     code = textwrap.dedent(
         """

@@ -41,6 +41,14 @@ def for_callers(function):
 def written(function):
     return [result.library.written for result in function.overloads.values()]
 
+@jit
+def countdown(n):
+    return 0 if n == 0 else 1 + countdown(n - 1)
+
+@jit
+def twice_down(n):
+    return 2 * countdown(n)
+
 x, out = np.arange(3.0) ** 2, np.empty(3)
 """
 
@@ -53,8 +61,9 @@ def run(tmp_path: Path):
     (tmp_path / "helpers.py").write_text(HELPERS)
 
     def run(code: str) -> list[str]:
+        (tmp_path / "program.py").write_text("import helpers as h\n" + code)
         done = subprocess.run(
-            [sys.executable, "-c", "import helpers as h\n" + code],
+            [sys.executable, "program.py"],
             check=False, cwd=tmp_path, capture_output=True, text=True, timeout=300,
             env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")},
         )  # fmt: skip
@@ -88,6 +97,11 @@ def test_python_and_compiled_code_may_call_the_same_function(run, calls):
     assert run(code) == ["5.0 [True] []"]
 
 
+def test_a_function_may_call_itself(run):
+    for _ in range(2):  # compiled, then loaded
+        assert run("print(h.twice_down(3), h.countdown(4))") == ["6 4"]
+
+
 def test_exceptions_come_through_compiled_or_loaded(run):
     code = """
 h.x[1] = -1
@@ -103,9 +117,10 @@ for work in (lambda: h.sum_of_roots(h.x), lambda: h.root(-1.0)):
 def test_functions_of_other_programs_compile_as_ever(run):
     code = """
 import numba
-from helpers import x
+import numpy as np
 
-sum_of_roots = h.sum_of_roots.compiled()
+h.root(4.0)
+root, sum_of_roots = h.root, h.sum_of_roots.compiled()
 
 @numba.njit
 def twice(y):
@@ -119,14 +134,39 @@ def half(value):
 def plus_one(value):
     return value + 1
 
-@numba.njit
-def countdown(n):
-    return 0 if n == 0 else 1 + countdown(n - 1)
+@numba.guvectorize(["(float64[:], float64[:])"], "(n)->()", cache=True)
+def total(row, out):
+    out[0] = row.sum()
 
-@numba.njit
+@numba.njit("float64(FunctionType(float64(float64)), float64)")
 def applied(function, value):
     return function(value)
 
-print(twice(x), half.ctypes(3.0), plus_one(x), countdown(5), applied(half, 3.0))
+print(twice(h.x), half.ctypes(3.0), plus_one(h.x), total(np.ones((2, 3))))
+print(applied(half, 3.0), applied(root, 9.0))
 """
-    assert run(code) == ["6.0 1.5 [1. 2. 5.] 5 1.5"]
+    assert run(code) == ["6.0 1.5 [1. 2. 5.] [3. 3.]", "1.5 3.0"]
+
+
+@pytest.mark.parametrize("options", ["", "no_cpython_wrapper=True, no_cfunc_wrapper=True"])
+def test_functions_that_call_each_other(run, options):
+    """Numba links them by pointers; with and without an entry for Python."""
+    code = f"""
+import numba
+
+@numba.njit({options})
+def even(n):
+    return True if n == 0 else odd(n - 1)
+
+@numba.njit({options})
+def odd(n):
+    return False if n == 0 else even(n - 1)
+
+@numba.njit
+def parity(n):
+    return odd(n), even(n)
+
+h.root(4.0)
+print(parity(5))
+"""
+    assert run(code) == ["(True, False)"]
