@@ -31,7 +31,8 @@ def fresh(path):
 
 
 @pytest.fixture
-def path(tmp_path):
+def path(tmp_path, monkeypatch):
+    monkeypatch.setattr("numba.config.CACHE_DIR", "")  # beside the file, whatever the environment
     file = tmp_path / "doubling.py"
     file.write_text(SOURCE)
     return file
