@@ -22,7 +22,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from minillm import files
-from minillm.data.documents import Document, Rejected, kept_from_line, read_kept, to_line
+from minillm.data.documents import Document, Rejected, as_kept, from_line, read_kept, to_line
 from minillm.data.tally import Tally
 
 RECORD = np.dtype([("offset", "<i8"), ("key", "<u8", (2,)), ("characters", "<u4")])
@@ -102,7 +102,7 @@ class Shards:
         offset = int(self.records[number]["offset"][i - self.first(number)])
         file = _opened(str(self.paths[number]))
         file.seek(offset)
-        return kept_from_line(file.readline())
+        return as_kept(from_line(file.readline()))
 
     def key(self, i: int) -> int:
         """The first half of document i's hash."""

@@ -77,9 +77,8 @@ def read_lines(path: str | os.PathLike[str]) -> Iterator[Document | Rejected]:
             yield from_line(line)
 
 
-def kept_from_line(line: str | bytes) -> Document:
-    """The document of a line of a file that holds no rejected ones."""
-    record = from_line(line)
+def as_kept(record: Document | Rejected) -> Document:
+    """`record`, which stands where no rejected ones may; else `InputError`."""
     if isinstance(record, Rejected):
         raise InputError(
             f"a document from {record.document.source}, rejected by {record.rule}, stands among"
@@ -90,8 +89,7 @@ def kept_from_line(line: str | bytes) -> Document:
 
 def read_kept(path: str | os.PathLike[str]) -> Iterator[Document]:
     """The documents of a file that holds no rejected ones, one at a time."""
-    with open(path, "rb") as file:
-        yield from map(kept_from_line, file)
+    return map(as_kept, read_lines(path))
 
 
 # ----------------------------------------------------------------------------- files of text
