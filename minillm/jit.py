@@ -30,11 +30,12 @@ import hashlib
 import inspect
 import os
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from types import CodeType
 from typing import Any
 
-from minillm import backend, machine_code
+from minillm import backend
 
 # Sums may be reordered and products fused into them. NaN and infinity keep their meaning: masks
 # are made of -inf, and a NaN has to stay visible.
@@ -194,6 +195,8 @@ def _numba() -> Any:
         import numba
         import numba.extending  # `intrinsic` lives here
 
+        from minillm import machine_code
+
         backend.keep_freed_memory()
         numba.set_num_threads(backend.threads())
         machine_code.write_late()
@@ -207,13 +210,20 @@ _loaded: Any = None
 def _serve_compiled_callers(dispatcher: Any, mark: Marked, options: dict[str, Any]) -> None:
     """Let compiled callers of `dispatcher` take a second one, without entries for Python and C.
 
-    What cannot be called from outside needs no machine code of its own (machine_code.py).
+    What cannot be called from outside needs no machine code of its own (machine_code.py). It is
+    made when a caller is compiled for the first time: `dispatcher.for_callers()`.
     """
-    no_entries = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    inner = _numba().njit(mark.function, **{**_defaults(), **options, **no_entries})
-    _keep_on_disk(inner, mark, ".inner")
-    dispatcher.get_call_template = inner.get_call_template
-    dispatcher.get_overload = inner.get_overload
+
+    @cache
+    def inner() -> Any:
+        no_entries = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+        made = _numba().njit(mark.function, **{**_defaults(), **options, **no_entries})
+        _keep_on_disk(made, mark, ".inner")
+        return made
+
+    dispatcher.for_callers = inner
+    dispatcher.get_call_template = lambda *types: inner().get_call_template(*types)
+    dispatcher.get_overload = lambda signature: inner().get_overload(signature)
 
 
 def _take_any_layout(dispatcher: Any, reads: tuple[str, ...]) -> None:

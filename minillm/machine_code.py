@@ -23,6 +23,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from numba.core import codegen
+from numba.core.environment import lookup_environment
+from numba.core.registry import cpu_target
+from numba.core.runtime import rtsys
+
 # What we change of Numba's insides. A version without these compiles in its own way: more slowly.
 _METHODS = (
     "_optimize_final_module",
@@ -38,82 +43,78 @@ _LOOP = (_BODY, "<numba.np.ufunc.wrappers._GufuncWrapper ", "parallelgufuncwrapp
 _ENVIRONMENT = "_ZN08NumbaEnv"  # and the pointers by which functions find their Python objects
 
 
+class Library(codegen.JITCodeLibrary):
+    """Code for LLVM, and machine code once the address of something in it was asked for."""
+
+    _codegen: Generator
+    written = False
+
+    def _optimize_final_module(self) -> None:
+        """Not for what is around a loop: the function that has the loop optimizes it."""
+        if not self.name.startswith(_LOOP):
+            super()._optimize_final_module()
+
+    def _finalize_final_module(self) -> None:
+        on_disk = self._object_caching_enabled and self._compiled_object is not None
+        # Functions that call each other find themselves by pointers, set when they are loaded.
+        waiting = codegen.RuntimeLinker.PREFIX
+        recursive = any(v.name.startswith(waiting) for v in self._final_module.global_variables)
+        if on_disk or recursive:
+            self._load()
+        else:
+            self._finalize_dynamic_globals()
+            self._verify_declare_only_symbols()
+            self._finalized = True
+
+    def get_pointer_to_function(self, name: str) -> int:
+        """Address of the machine code of `name`; 0 where it has none."""
+        self._ensure_finalized()
+        if not self.written and not self.name.startswith(_BODY) and self._defines(name):
+            self._write()
+        return super().get_pointer_to_function(name)
+
+    def serialize_using_object_code(self) -> Any:
+        """What is kept on disk: with machine code, where there is any."""
+        self._ensure_finalized()
+        if self.name.startswith(_LOOP) and not self.written:  # a loop's are not kept alone
+            self._write()
+        if self.written:
+            return super().serialize_using_object_code()
+        return self.serialize_using_bitcode()
+
+    def _defines(self, name: str) -> bool:
+        functions = self._final_module.functions
+        return any(f.name == name and not f.is_declaration for f in functions)
+
+    def _write(self) -> None:
+        if self.name.startswith(_LOOP):  # of a `guvectorize`, or it would not be asked for
+            super()._optimize_final_module()
+        self._load()
+
+    def _load(self) -> None:
+        """Hand the code to LLVM's engine, which writes what it does not find written."""
+        self.written = True
+        super()._finalize_final_module()
+        for variable in self._final_module.global_variables:
+            if variable.name.startswith(_ENVIRONMENT):
+                environment = lookup_environment(variable.name)
+                if environment is not None:
+                    self._codegen.set_env(variable.name, environment)
+
+
+class Generator(codegen.JITCPUCodegen):
+    _library_class = Library
+
+    def set_env(self, name: str, environment: Any) -> None:
+        """Point code to its Python objects, once it is there; until then `_load` has time."""
+        if self._engine.is_symbol_defined(name):
+            super().set_env(name, environment)
+
+
 def write_late() -> bool:
     """Have Numba write machine code when it is asked for; whether this version of it can."""
-    from numba.core import codegen
-    from numba.core.environment import lookup_environment
-    from numba.core.registry import cpu_target
-    from numba.core.runtime import rtsys
-
     if not all(hasattr(codegen.JITCodeLibrary, name) for name in _METHODS):
         return False
-
-    class Library(codegen.JITCodeLibrary):
-        """Code for LLVM, and machine code once the address of something in it was asked for."""
-
-        _codegen: Generator
-        written = False
-
-        def _optimize_final_module(self) -> None:
-            """Not for what is around a loop: the function that has the loop optimizes it."""
-            if not self.name.startswith(_LOOP):
-                super()._optimize_final_module()
-
-        def _finalize_final_module(self) -> None:
-            on_disk = self._object_caching_enabled and self._compiled_object is not None
-            # Functions that call each other find themselves by pointers, set when they are loaded.
-            waiting = codegen.RuntimeLinker.PREFIX
-            recursive = any(v.name.startswith(waiting) for v in self._final_module.global_variables)
-            if on_disk or recursive:
-                self._load()
-            else:
-                self._finalize_dynamic_globals()
-                self._verify_declare_only_symbols()
-                self._finalized = True
-
-        def get_pointer_to_function(self, name: str) -> int:
-            """Address of the machine code of `name`; 0 where it has none."""
-            self._ensure_finalized()
-            if not self.written and not self.name.startswith(_BODY) and self._defines(name):
-                self._write()
-            return super().get_pointer_to_function(name)
-
-        def serialize_using_object_code(self) -> Any:
-            """What is kept on disk: with machine code, where there is any."""
-            self._ensure_finalized()
-            if self.name.startswith(_LOOP) and not self.written:  # a loop's are not kept alone
-                self._write()
-            if self.written:
-                return super().serialize_using_object_code()
-            return self.serialize_using_bitcode()
-
-        def _defines(self, name: str) -> bool:
-            functions = self._final_module.functions
-            return any(f.name == name and not f.is_declaration for f in functions)
-
-        def _write(self) -> None:
-            if self.name.startswith(_LOOP):  # of a `guvectorize`, or it would not be asked for
-                super()._optimize_final_module()
-            self._load()
-
-        def _load(self) -> None:
-            """Hand the code to LLVM's engine, which writes what it does not find written."""
-            self.written = True
-            super()._finalize_final_module()
-            for variable in self._final_module.global_variables:
-                if variable.name.startswith(_ENVIRONMENT):
-                    environment = lookup_environment(variable.name)
-                    if environment is not None:
-                        self._codegen.set_env(variable.name, environment)
-
-    class Generator(codegen.JITCPUCodegen):
-        _library_class = Library
-
-        def set_env(self, name: str, environment: Any) -> None:
-            """Point code to its Python objects, once it is there; until then `_load` has time."""
-            if self._engine.is_symbol_defined(name):
-                super().set_env(name, environment)
-
     rtsys.initialize(cpu_target.target_context)  # compiled as ever: loading others needs it
     cpu_target.target_context.codegen().__class__ = Generator
     return True

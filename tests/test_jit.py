@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
 import pytest
+from own_process import run
 
 KERNEL = """
 import numpy as np
@@ -36,20 +34,6 @@ from minillm.jit import jit
 def double(value):
     return value * 2
 """
-
-
-def run(folder: Path, **environment: str) -> list[str]:
-    done = subprocess.run(
-        [sys.executable, "kernel.py"],
-        check=False,
-        cwd=folder,
-        env={**os.environ, "NUMBA_DISABLE_JIT": "0", **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
 
 
 @pytest.fixture

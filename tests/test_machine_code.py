@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import own_process
 import pytest
 
 from minillm import jit
@@ -34,10 +32,6 @@ def sum_of_roots(x):
         total += root(x[i])
     return total
 
-def for_callers(function):
-    '''The dispatcher of `function` that compiled code takes.'''
-    return function.get_overload.__self__
-
 def written(function):
     return [result.library.written for result in function.overloads.values()]
 
@@ -61,14 +55,8 @@ def run(tmp_path: Path):
     (tmp_path / "helpers.py").write_text(HELPERS)
 
     def run(code: str) -> list[str]:
-        (tmp_path / "program.py").write_text("import helpers as h\n" + code)
-        done = subprocess.run(
-            [sys.executable, "program.py"],
-            check=False, cwd=tmp_path, capture_output=True, text=True, timeout=300,
-            env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")},
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        return done.stdout.splitlines()
+        (tmp_path / "kernel.py").write_text("import helpers as h\n" + code)
+        return own_process.run(tmp_path, NUMBA_CACHE_DIR=str(tmp_path / "cache"))
 
     return run
 
@@ -80,19 +68,20 @@ def test_this_numba_is_one_that_we_know(run):
 def test_only_what_python_calls_is_written(run):
     roots = """
 h.roots(h.out, h.x)
-print(h.out, h.written(h.roots), h.written(h.for_callers(h.root)), h.written(h.root))
+print(h.out, h.written(h.roots), h.written(h.root.for_callers()), h.written(h.root))
 """
     assert run(roots) == ["[0. 1. 2.] [True] [False] []"]
     assert run(roots) == ["[0. 1. 2.] [True] [] []"]  # found on disk; its helper is not needed
     # another caller finds the helper on disk, without machine code
-    other = "print(h.sum_of_roots(h.x), h.written(h.for_callers(h.root)))"
+    other = "print(h.sum_of_roots(h.x), h.written(h.root.for_callers()))"
     assert run(other) == ["3.0 [False]"]
 
 
-@pytest.mark.parametrize("calls", ["h.root(4.0) + h.sum_of_roots(h.x)",
-                                   "h.sum_of_roots(h.x) + h.root(4.0)"])  # fmt: skip
+@pytest.mark.parametrize(
+    "calls", ["h.root(4.0) + h.sum_of_roots(h.x)", "h.sum_of_roots(h.x) + h.root(4.0)"]
+)
 def test_python_and_compiled_code_may_call_the_same_function(run, calls):
-    code = f"print({calls}, h.written(h.root), h.written(h.for_callers(h.root)))"
+    code = f"print({calls}, h.written(h.root), h.written(h.root.for_callers()))"
     assert run(code) == ["5.0 [True] [False]"]
     assert run(code) == ["5.0 [True] []"]
 
