@@ -53,29 +53,44 @@ def processor() -> str:
 
 STRETCH = 0.02  # seconds of one contender before the next
 PAUSE = 0.12  # seconds between two: threads spin before they sleep, OpenBLAS's for 0.1 s
+WAKING = 0.05  # seconds until a contender counts: a system may wake all threads on one core first
 
 
 def race(*contenders: Callable[[], object], seconds: float = 1.0, most: int = 200) -> list[float]:
-    """Median seconds of one call of each contender, in turns of STRETCH, about `seconds` in all.
+    """Seconds of one call of each contender, in turns of STRETCH, about `seconds` in all.
+
+    The first's are its median; those of the others are that times the median of the ratios to it,
+    round by round: what slows a machine down, for a second or an hour, lasts longer than a round.
 
     Between turns nobody runs for PAUSE seconds, or idle threads of one contender would take the
-    cores from the next. The first call of each turn wakes its threads and is not counted.
+    cores from the next. For the first WAKING seconds of each turn nothing is counted.
     """
     for contender in contenders:  # compile, allocate, fill caches
         contender()
-    times: list[list[float]] = [[] for _ in contenders]
+    first: list[float] = []
+    rounds: list[list[float]] = []
     end = time.perf_counter() + seconds
-    while min(map(len, times)) < 3 or (time.perf_counter() < end and len(times[0]) < most):
-        for record, contender in zip(times, contenders, strict=True):
-            time.sleep(PAUSE)
-            contender()
-            began = first = time.perf_counter()
-            while began - first < STRETCH:
-                contender()
-                ended = time.perf_counter()
-                record.append(ended - began)
-                began = ended
-    return [statistics.median(record) for record in times]
+    while len(rounds) < 3 or (time.perf_counter() < end and len(first) < most):
+        turns = [_turn(contender) for contender in contenders]
+        first += turns[0]
+        rounds.append([statistics.median(turn) for turn in turns])
+    typical = statistics.median(first)
+    ratios = [[turn / turns[0] for turn in turns] for turns in rounds]
+    return [typical * statistics.median(column) for column in zip(*ratios, strict=True)]
+
+
+def _turn(contender: Callable[[], object]) -> list[float]:
+    """Seconds of each call in one turn."""
+    time.sleep(PAUSE)
+    times: list[float] = []
+    began = start = time.perf_counter()
+    while not times or began - start < WAKING + STRETCH:
+        contender()
+        ended = time.perf_counter()
+        if began - start >= WAKING:
+            times.append(ended - began)
+        began = ended
+    return times
 
 
 def table(*columns: str) -> None:

@@ -122,13 +122,14 @@ def fast(*arrays: Array) -> bool:
     for array in arrays:  # every kernel asks: `all` over a generator takes three times as long
         if type(array) is not np.ndarray:
             return False
-    return name() == "numba"
+    return (_current or name()) == "numba"
 
 
 # ---------------------------------------------------------------------------------- precision
 
 PRECISIONS = ("float32", "bfloat16")
 _precision, _activations = "float32", "float32"
+_FLOAT32 = np.dtype(np.float32)
 
 
 class precision:
@@ -166,9 +167,12 @@ class precision:
 
 def bfloat16_products(*arrays: Array) -> bool:
     """Whether the product of these arrays, float32 or bfloat16, is to be computed in bfloat16."""
-    return _precision == "bfloat16" and all(
-        array.dtype == np.float32 or array.dtype.name == "bfloat16" for array in arrays
-    )
+    if _precision != "bfloat16":
+        return False
+    for array in arrays:
+        if array.dtype != _FLOAT32 and array.dtype.name != "bfloat16":
+            return False
+    return True
 
 
 def bfloat16_activations(*arrays: Array) -> bool:

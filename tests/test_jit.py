@@ -5,8 +5,12 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 from own_process import run
+
+from minillm.jit import disabled, jit
+from minillm.kernels.layout import on_stack
 
 KERNEL = """
 import numpy as np
@@ -156,3 +160,44 @@ def test_nan_and_infinity_keep_their_meaning(folder: Path) -> None:
     )
     (folder / "kernel.py").write_text(code)
     assert run(folder, NUMBA_CACHE_DIR=str(folder / "cache")) == ["3.0 inf True"]
+
+
+@jit(borrows=True)
+def sum_below(x, limit):
+    room, count = on_stack(x), 0
+    for i in range(x.size):
+        part = x[i : i + 1]
+        if part[0] < limit:
+            room[count] = part[0]
+            count += 1
+    total = 0.0
+    for i in range(count):
+        total += room[i]
+    return total
+
+
+@jit(borrows=True)
+def borrows_and_makes(x):
+    return makes_a_sum(x.copy())
+
+
+@jit(borrows=True)
+def makes_a_sum(x):
+    return x.sum()
+
+
+def test_a_function_that_borrows_does_not_count() -> None:
+    x = np.array([3.0, 1.0, 4.0, 1.5, 9.0])
+    assert sum_below(x, 4.0) == 5.5
+    if not disabled():
+        code = "".join(sum_below.inspect_llvm().values())
+        body = code[code.index("define") : code.index("define", code.index("define") + 1)]
+        assert "NRT_incref" not in body
+
+
+@pytest.mark.skipif(disabled(), reason="plain Python makes arrays wherever it is told to")
+def test_a_function_that_borrows_makes_no_array() -> None:
+    from numba.core.errors import NumbaError
+
+    with pytest.raises((NumbaError, RuntimeError)):
+        borrows_and_makes(np.ones(3))

@@ -44,14 +44,14 @@ def intervals(first, last, R, S, size):
     return low, high, ranges
 
 
-@jit
+@jit(borrows=True)
 def copy_rows(x, scale, copy):
     """copy[s, d] = x[s, d] * scale, for x (S, D); the rest of `copy` stays as it is."""
     for s in range(min(x.shape[0], copy.shape[0])):
         copy_row(x, (s,), copy, (s,), scale)
 
 
-@jit
+@jit(borrows=True)
 def gather(x, tile, queries, queries_t, lanes):
     """Put a tile of the queries of `x` (R, T, D) in `queries`, and transposed in `queries_t`.
 
@@ -70,7 +70,7 @@ def gather(x, tile, queries, queries_t, lanes):
     transpose(queries, queries_t, lanes)
 
 
-@jit
+@jit(borrows=True)
 def scatter(queries_t, tile, queries, x, lanes):
     """Put the rows of `queries_t` (D, queries) in the places of a tile in x (T, R, D).
 
@@ -87,7 +87,7 @@ def scatter(queries_t, tile, queries, x, lanes):
             t, r = t + 1, 0
 
 
-@jit
+@jit(borrows=True)
 def finish(sums_t, top, total, low, high, tile, lse, columns):
     """Divide the sums of a tile's queries by their totals, and put down their lse."""
     R, T = lse.shape
@@ -107,7 +107,7 @@ def finish(sums_t, top, total, low, high, tile, lse, columns):
     scale_columns(sums_t, total, columns)
 
 
-@jit
+@jit(borrows=True)
 def of_queries(douts, out, lse, low, high, tile, log_total, delta):
     """Fill in a tile's lse, and delta = dout . out; 0 for a query that sees nothing."""
     R, _, D = out.shape

@@ -39,7 +39,7 @@ _NAMES = ("block_product.py", "processor.py", "tile.py", "vector_ir.py", "vector
 _SOURCES = tuple(str(Path(__file__).with_name(name)) for name in _NAMES)
 
 
-@jit
+@jit(borrows=True)
 def hide(scores, j, low, high, tile, all_from, all_to, columns):
     """Set scores (keys from j on, queries) outside of the tile's intervals to -inf.
 
@@ -54,7 +54,7 @@ def hide(scores, j, low, high, tile, all_from, all_to, columns):
         hide_once(scores, low, high, tile, j, start, rows, column)
 
 
-@jit
+@jit(borrows=True)
 def raise_top(scores, top, shrink, columns):
     """top (queries,) = the largest of itself and its column of scores (keys, queries).
 
@@ -64,7 +64,7 @@ def raise_top(scores, top, shrink, columns):
         raise_top_once(scores, top, shrink, column)
 
 
-@jit
+@jit(borrows=True)
 def weigh(scores, weights, top, shrink, total, columns):
     """weights (keys, queries) = exp(scores - top), total (queries,) = total * shrink + sums.
 
@@ -74,14 +74,14 @@ def weigh(scores, weights, top, shrink, total, columns):
         weigh_once(scores, weights, top, shrink, total, column)
 
 
-@jit
+@jit(borrows=True)
 def scale_columns(x_t, factor, columns):
     """x_t (D, queries) *= factor (queries,)."""
     for column in range(0, x_t.shape[1], columns):
         scale_columns_once(x_t, factor, column)
 
 
-@jit
+@jit(borrows=True)
 def softmax_gradient(scores, weights, dweights, dscores, log_total, delta, columns):
     """weights and dscores, all (keys, queries), from scores and dweights.
 

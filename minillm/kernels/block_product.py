@@ -49,7 +49,7 @@ def small_tile(dtype: Any) -> Tile:
     return Tile(rows=8 if this.registers >= 32 else 4, vectors=2, lanes=lanes)
 
 
-@jit
+@jit(borrows=True)
 def multiply(out, a, b, add, tile):
     """out (M, N) = a (M, K) @ b (K, N), or += with `add`.
 

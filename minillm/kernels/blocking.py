@@ -10,6 +10,9 @@ into each level of memory few times and uses it there often. From the inside out
                 way from main memory
     L3 cache    as much of a as has been packed (packing.py): used for all of b
 
+Where the output is so narrow that one block is as wide as all of it, no other core needs the same
+rows of a, and each packs its own, a few tiles ahead, in its L2 cache.
+
 This order of loops is that of Goto and van de Geijn, "Anatomy of high-performance matrix
 multiplication" (2008), with the parts of a and b exchanged.
 
@@ -30,6 +33,7 @@ from minillm import backend
 from minillm.backend import Array
 from minillm.jit import intrinsic, jit, prange
 from minillm.kernels.epilogue import Epilogue, finish
+from minillm.kernels.layout import on_stack
 from minillm.kernels.packing import fetch_some, pack_groups
 from minillm.kernels.tile import multiply_tile, per_word, tile
 
@@ -37,7 +41,8 @@ DEPTH = 384  # words of k from one visit to the output to the next: 24 KB of a, 
 WIDE = 6  # tiles side by side in a block of b: with DEPTH, 288 KB of packed words
 LONGEST = 2 * DEPTH  # words of k packed at once
 ROOM = 3 << 19  # words of a packed at once; b is packed anew for each such piece
-TOGETHER = 8  # tiles of a that one task packs
+TOGETHER = 8  # tiles of a that are packed at a time
+ALONE = 8  # tiles of a for each worker, from which on every one packs its own for a narrow output
 SMALL = 1 << 18  # multiplications that are not worth a second thread
 
 
@@ -51,9 +56,11 @@ def product_fast(
     """
     this, threads = tile(packed), backend.threads()
     room = _kept.memory("a", packed, (ROOM,))
-    blocks = _kept.memory("b", packed, (threads, WIDE * this.vectors, DEPTH, this.lanes))
+    # A worker's own memory: a block of b, and rows of a where it packs those itself.
+    panels = WIDE * this.vectors + TOGETHER * -(-this.rows // this.lanes)
+    own = _kept.memory("own", packed, (threads, panels, DEPTH, this.lanes))
     workers = 1 if out.size * a.shape[2] < SMALL else threads
-    multiply(a, b.swapaxes(1, 2), out, room, blocks, this, per_word(packed), workers, add, end)
+    multiply(a, b.swapaxes(1, 2), out, room, own, this, per_word(packed), workers, add, end)
 
 
 class _Kept(threading.local):
@@ -78,10 +85,17 @@ _kept = _Kept()
 
 
 @jit(reads=("a", "b"))
-def multiply(a, b, out, room, blocks, this, per_word, workers, add, end):
+def multiply(a, b, out, room, own, this, per_word, workers, add, end):
     """out (n, M, N) = or += a (n, M, K) times b (n, N, K) transposed, piece by piece of a."""
-    count, M, _ = out.shape
+    count, M, N = out.shape
     height = (this.rows + this.lanes - 1) // this.lanes  # panels that hold the rows of a tile
+    narrow = N <= WIDE * this.vectors * this.lanes and count * M >= ALONE * this.rows * workers
+    if narrow and a.strides[2] == a.itemsize:
+        multiply_piece(
+            room[:0].reshape((0, 0, this.lanes)), a, b, out, 0, 0, M, own, this, per_word, workers,
+            add, True, end,
+        )  # fmt: skip
+        return
     step, whole = LONGEST * per_word, per_word * this.lanes
     for k in range(0, a.shape[2], step):
         stop = min(k + step, a.shape[2])
@@ -99,7 +113,7 @@ def multiply(a, b, out, room, blocks, this, per_word, workers, add, end):
                 packed = room[: panels * words * this.lanes].reshape((panels, words, this.lanes))
                 pack_tiles(a[n:more, row:bottom, k:stop], packed, this, per_word, workers)
                 multiply_piece(
-                    packed, b[n:more, :, k:stop], out, n, row, bottom, blocks, this, per_word,
+                    packed, a, b[n:more, :, k:stop], out, n, row, bottom, own, this, per_word,
                     workers, add or k > 0, stop == a.shape[2], end,
                 )  # fmt: skip
 
@@ -121,7 +135,7 @@ def pack_tiles(a, packed, this, per_word, workers):
             pack_some(a, packed, this, per_word, task, tasks // len(a))
 
 
-@jit
+@jit(borrows=True)
 def pack_some(a, packed, this, per_word, task, tasks):
     """One task of `pack_tiles`: some of the tiles, or a few words of all tiles."""
     tiles, words = (a.shape[1] + this.rows - 1) // this.rows, packed.shape[1]
@@ -162,20 +176,21 @@ def _write_draw(context: Any, builder: Any, signature: Any, arguments: Any) -> A
 
 @jit(parallel=True)
 def multiply_piece(
-    packed, b, out, first, row, bottom, blocks, this, per_word, workers, add, last, end
+    packed, a, b, out, first, row, bottom, own, this, per_word, workers, add, last, end
 ):  # fmt: skip
     """Rows row to bottom of outputs from `first` on = or += the packed piece times b transposed.
 
+    `packed` may be empty: then workers pack the rows of `a` that they need, which nobody else does.
     `last`: whether this piece of k completes the sums.
     """
     columns = this.vectors * this.lanes
     tiles = ((bottom - row + this.rows - 1) // this.rows, (out.shape[2] + columns - 1) // columns)
-    cuts = cut(len(b), tiles, workers)
+    cuts = cut(len(b), tiles, workers, len(packed) == 0)
     tasks = len(b) * cuts[0] * cuts[1]
     if workers == 1:
         for task in range(tasks):
             multiply_block(
-                packed, b, out, first, row, bottom, blocks[0], this, per_word, add, last, end,
+                packed, a, b, out, first, row, bottom, own[0], this, per_word, add, last, end,
                 tiles, cuts, task, task + 1,
             )  # fmt: skip
     else:
@@ -184,14 +199,14 @@ def multiply_piece(
             task = draw(tickets)
             while task < tasks:
                 multiply_block(
-                    packed, b, out, first, row, bottom, blocks[worker], this, per_word, add, last,
+                    packed, a, b, out, first, row, bottom, own[worker], this, per_word, add, last,
                     end, tiles, cuts, task, task + workers,
                 )  # fmt: skip
                 task = draw(tickets)
 
 
 @jit
-def cut(count, tiles, workers):
+def cut(count, tiles, workers, whole_rows):
     """Into how many (rows, columns) of blocks to cut `count` outputs of (rows, columns) `tiles`.
 
     Blocks are at most WIDE tiles wide, and the worker with most to do has as little as possible;
@@ -199,8 +214,9 @@ def cut(count, tiles, workers):
     """
     best, least = (1, 1), -1
     narrow = (tiles[1] + WIDE - 1) // WIDE
+    most = narrow if whole_rows else min(narrow + workers - 1, tiles[1])
     for rows in range(1, min(workers, tiles[0]) + 1):
-        for columns in range(narrow, min(narrow + workers, tiles[1] + 1)):
+        for columns in range(narrow, most + 1):
             rounds = (count * rows * columns + workers - 1) // workers
             high, wide = (tiles[0] + rows - 1) // rows, (tiles[1] + columns - 1) // columns
             time = rounds * (high + 1) * wide
@@ -219,9 +235,9 @@ def place(task, tiles, cuts):
     return which, up, down, left, right
 
 
-@jit
+@jit(borrows=True)
 def multiply_block(
-    packed, b, out, first, row, bottom, block, this, per_word, add, last, end, tiles, cuts, task,
+    packed, a, b, out, first, row, bottom, own, this, per_word, add, last, end, tiles, cuts, task,
     later,
 ):  # fmt: skip
     """One task of `multiply_piece`: one block of one output.
@@ -233,8 +249,8 @@ def multiply_block(
     if later < len(b) * cuts[0] * cuts[1]:
         that, _, _, beginning, ending = place(later, tiles, cuts)
     columns, height = this.vectors * this.lanes, (this.rows + this.lanes - 1) // this.lanes
-    edge = np.empty((this.rows, columns), out.dtype)
     words, here = (b.shape[2] + per_word - 1) // per_word, out[first + which]
+    block, rows = own[: WIDE * this.vectors], own[WIDE * this.vectors :]
     for start in range(0, words, DEPTH):
         stop, more = min(start + DEPTH, words), add or start > 0
         pack_groups(
@@ -249,27 +265,58 @@ def multiply_block(
                 b[follow[0]], follow[1] * columns, follow[2] * columns, follow[3] * per_word,
                 (follow[3] + DEPTH) * per_word, i - up, down - up,
             )  # fmt: skip
-            panel, y = (which * tiles[0] + i) * height, row + i * this.rows
+            panels, panel, word = packed, (which * tiles[0] + i) * height, start
+            if len(packed) == 0:
+                panels, panel, word = rows, (i - up) % TOGETHER * height, 0
+                pack_ahead(a[which], i, up, down, start, stop, rows, this, per_word)
+            y = row + i * this.rows
             over, beyond = min(y + this.rows, bottom), min(right * columns, out.shape[2])
             finishing = last and stop == words and end.kind + end.bias.size > 0
             if finishing and end.kind > 0:  # what lies beside the output is needed after the tiles
                 fetch_some(end.beside[first + which], y, over, left * columns, beyond, 0, 1)
-            for j in range(left, right):
-                beside, x = (j - left) * this.vectors, j * columns
-                if y + this.rows <= bottom and x + columns <= out.shape[2]:
-                    multiply_tile(
-                        packed, panel, start, block, beside, 0, stop - start, here, y, x, more
-                    )
-                else:  # a tile that hangs over the edge is made beside the output
-                    multiply_tile(
-                        packed, panel, start, block, beside, 0, stop - start, edge, 0, 0, False
-                    )
-                    put_edge(edge, here[y:bottom, x:], more)
+            multiply_row(
+                panels, panel, word, block, left, right, stop - start, here, y, bottom, this, more
+            )
             if finishing:
                 finish(out, end, first + which, y, over, left * columns, beyond)
 
 
-@jit
+@jit(borrows=True)
+def pack_ahead(a, i, up, down, start, stop, rows, this, per_word):
+    """Pack row i of tiles and some that follow it into `rows`, if it is the first of such a group;
+    and have some of what the next group needs fetched.
+
+    Rows up to down are those of one block, whose only user is the worker that `rows` belongs to.
+    """
+    place, height = (i - up) % TOGETHER, (this.rows + this.lanes - 1) // this.lanes
+    after = i - place + TOGETHER
+    if place == 0:
+        pack_groups(
+            a, i, min(after, down), this.rows, start, stop, rows, 0, 0, height, per_word
+        )
+    fetch_some(
+        a, after * this.rows, min(after + TOGETHER, down) * this.rows, start * per_word,
+        stop * per_word, place, TOGETHER,
+    )  # fmt: skip
+
+
+@jit(borrows=True)
+def multiply_row(
+    panels, panel, word, block, left, right, depth, out, y, bottom, this, add
+):  # fmt: skip
+    """The tiles left to right of one row of them, whose first row of `out` is `y`."""
+    columns = this.vectors * this.lanes
+    edge = on_stack(out)[: this.rows * columns].reshape((this.rows, columns))
+    for j in range(left, right):
+        beside, x = (j - left) * this.vectors, j * columns
+        if y + this.rows <= bottom and x + columns <= out.shape[1]:
+            multiply_tile(panels, panel, word, block, beside, 0, depth, out, y, x, add)
+        else:  # a tile that hangs over the edge is made beside the output
+            multiply_tile(panels, panel, word, block, beside, 0, depth, edge, 0, 0, False)
+            put_edge(edge, out[y:bottom, x:], add)
+
+
+@jit(borrows=True)
 def put_edge(tile, out, add):
     """Copy as much of `tile` to `out` as it takes, or add it."""
     for i in range(min(tile.shape[0], out.shape[0])):

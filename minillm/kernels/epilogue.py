@@ -70,7 +70,10 @@ def fitted(end: Epilogue | None, out: Array) -> Epilogue:
     beside = none.beside
     if end.kind:
         stored = BFLOAT16 if end.beside.dtype == BFLOAT16 else out.dtype
-        beside = raw(np.require(end.beside, stored, ["C", "W"])).reshape(out.shape)
+        beside = end.beside
+        if beside.dtype != stored or not beside.flags.carray:
+            beside = np.require(beside, stored, ["C", "W"])
+        beside = raw(beside).reshape(out.shape)
     return Epilogue(end.kind, bias, beside)
 
 
@@ -105,7 +108,7 @@ def finish_reference(out: Array, end: Epilogue) -> Array:
 # at once a row, so that one compiled product serves all kinds.
 
 
-@jit
+@jit(borrows=True)
 def finish(out, end, n, top, bottom, left, right):
     """Do the epilogue to rows top to bottom, columns left to right, of out[n]."""
     for i in range(top, bottom):
@@ -124,20 +127,20 @@ def finish(out, end, n, top, bottom, left, right):
             gelu_tanh_back_row(row, end.beside[n, i, left:right])
 
 
-@jit
+@jit(borrows=True)
 def finish_all(out, end):
     """Do the epilogue to a whole output (n, M, N)."""
     for n in range(out.shape[0]):
         finish(out, end, n, 0, out.shape[1], 0, out.shape[2])
 
 
-@jit
+@jit(borrows=True)
 def add(row, other):
     for j in range(row.size):
         row[j] += take(other, j)
 
 
-@jit
+@jit(borrows=True)
 def gelu_row(row, before):
     peak, clip = row.dtype.type(PEAK), row.dtype.type(NORMAL_CLIP)
     for j in range(row.size):
@@ -145,7 +148,7 @@ def gelu_row(row, before):
         row[j] = erf_both(row[j], peak, clip)[0]
 
 
-@jit
+@jit(borrows=True)
 def gelu_back_row(row, before):
     peak, clip = row.dtype.type(PEAK), row.dtype.type(NORMAL_CLIP)
     for j in range(row.size):
@@ -154,7 +157,7 @@ def gelu_back_row(row, before):
         put(before, j, value)
 
 
-@jit
+@jit(borrows=True)
 def gelu_tanh_row(row, before):
     one, twice_a = row.dtype.type(1), row.dtype.type(2 * A)
     b, clip = row.dtype.type(B), row.dtype.type(TANH_CLIP)
@@ -163,7 +166,7 @@ def gelu_tanh_row(row, before):
         row[j] = tanh_both(row[j], one, twice_a, b, clip)[0]
 
 
-@jit
+@jit(borrows=True)
 def gelu_tanh_back_row(row, before):
     one, twice_a = row.dtype.type(1), row.dtype.type(2 * A)
     b, clip = row.dtype.type(B), row.dtype.type(TANH_CLIP)

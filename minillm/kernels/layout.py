@@ -6,9 +6,12 @@ every input to one form means one version of each kernel for each dtype.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from minillm.backend import Array
+from minillm.jit import intrinsic
 
 # Elements that one thread takes at a time: three such arrays fit in a core's own cache. Work is
 # cut at multiples of it whatever the number of threads, and less than two parts is done by one.
@@ -18,12 +21,45 @@ PART = 1 << 14
 def flat(x: Array) -> Array:
     """The numbers of `x` (...) in a row (x.size,), without a copy where `x` is contiguous."""
     view = np.ascontiguousarray(x).reshape(-1)
-    view.flags.writeable = False
+    view.setflags(write=False)
     return view
 
 
 def rows(x: Array) -> Array:
     """`x` (..., C) as rows (N, C), without a copy where `x` is contiguous; C is not 0."""
     view = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
-    view.flags.writeable = False
+    view.setflags(write=False)
     return view
+
+
+STACK = 512  # numbers: a tile of any processor, or a square of vectors
+
+
+def _on_stack_plain(like):
+    return np.empty(STACK, like.dtype)
+
+
+@intrinsic(plain=_on_stack_plain)
+def on_stack(typing, like):
+    """Room for STACK numbers of the dtype of `like`, on the stack of the function that asks.
+
+    It costs nothing and is gone when that function returns.
+    """
+    from numba.core import types
+
+    return types.Array(like.dtype, 1, "C")(like), _write_on_stack
+
+
+def _write_on_stack(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    """An array without an owner around the stack's memory."""
+    from numba.core import cgutils
+    from numba.np.arrayobj import populate_array
+
+    kind = signature.return_type
+    array = context.make_array(kind)(context, builder)
+    number = context.get_data_type(kind.dtype)
+    room = cgutils.alloca_once(builder, number, size=STACK)
+    room.align = 64
+    size, step = (cgutils.intp_t(n) for n in (STACK, context.get_abi_sizeof(number)))
+    populate_array(array, room, [size], [step], step, None)
+    return array._getvalue()

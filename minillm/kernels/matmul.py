@@ -27,7 +27,8 @@ from minillm.kernels.bfloat16 import BFLOAT16, raw
 from minillm.kernels.epilogue import Epilogue, finish_all, finish_reference, fitted
 from minillm.kernels.processor import WORD
 
-NAMES = {np.dtype(name): name for name in ("float32", "float64")}  # of what is not rounded
+FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+NAMES = {FLOAT32: "float32", FLOAT64: "float64"}  # of what is not rounded
 
 # ------------------------------------------------------------------------------- reference
 
@@ -94,14 +95,14 @@ def product(
     """
     shape = _shape(a, b, out)
     halved = bfloat16 or BFLOAT16 in (a.dtype, b.dtype)
-    if halved and np.float64 in (a.dtype, b.dtype):
+    if halved and FLOAT64 in (a.dtype, b.dtype):
         raise InputError(
             f"{a.dtype} times {b.dtype}: no precision serves both; convert one of them"
         )
     if not _has_twin(halved, a, b) or not backend.fast(a, b, a if out is None else out):
         result = product_reference(a, b, halved)
         return _put(result if end is None else finish_reference(result, end), out, accumulate)
-    dtype = np.dtype(np.float32) if halved else np.result_type(a, b)
+    dtype = FLOAT32 if halved else np.result_type(a, b)
     into: Array = out
     if out is None or not out.flags.c_contiguous or out.dtype != dtype:
         into = np.empty(shape, dtype)
@@ -141,9 +142,8 @@ def _shape(a: Array, b: Array, out: Array | None) -> tuple[int, ...]:
 
 def _has_twin(halved: bool, a: Array, b: Array) -> bool:
     """Whether the fast twin takes the dtypes of a and b."""
-    if halved:
-        return all(x.dtype in (BFLOAT16, np.float32) for x in (a, b))
-    return a.dtype in NAMES and b.dtype in NAMES
+    known = (FLOAT32, BFLOAT16) if halved else NAMES
+    return a.dtype in known and b.dtype in known
 
 
 def _numbers(array: Array, dtype: np.dtype) -> Array:

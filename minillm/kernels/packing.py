@@ -28,11 +28,12 @@ import numpy as np
 
 from minillm.jit import intrinsic, jit
 from minillm.kernels.bfloat16 import round_to_bfloat16
+from minillm.kernels.layout import on_stack
 from minillm.kernels.processor import WORD
 from minillm.kernels.tile import WRITER, per_word, tile, words
 
 
-@jit
+@jit(borrows=True)
 def pack_groups(source, first, last, step, start, stop, panels, base, into, together, per_word):
     """Pack words start to stop of the row groups first to last of source (rows, K).
 
@@ -41,7 +42,7 @@ def pack_groups(source, first, last, step, start, stop, panels, base, into, toge
     """
     lanes = panels.shape[2]
     end = base + (last - first) * together
-    gathered = np.empty((lanes, lanes * per_word), source.dtype)
+    gathered = on_stack(source)[: lanes * lanes * per_word].reshape((lanes, lanes * per_word))
     # Read memory in long stretches: panel after panel where k lies side by side, so that few rows
     # are read at a time; all panels at once where rows do.
     width = 1 if source.strides[1] == source.itemsize else end - base
@@ -53,7 +54,7 @@ def pack_groups(source, first, last, step, start, stop, panels, base, into, toge
                 pack_block(source, row, at, panels, panel, into + at - start, gathered)
 
 
-@jit
+@jit(borrows=True, forceinline=True)
 def pack_block(source, row, word, panels, panel, at, gathered):
     """Pack the block of `source` at (row, word) to panels[panel, at]."""
     rows, depth = source.shape
@@ -69,7 +70,7 @@ def pack_block(source, row, word, panels, panel, at, gathered):
         turn_block(gathered, 0, lanes - 1, 0, panels, panel, at)
 
 
-@jit
+@jit(borrows=True)
 def gather(source, row, k, block):
     """Copy the block of `source` at (row, k), the last row repeated, 0 past the last k."""
     rows, depth = source.shape
@@ -81,7 +82,7 @@ def gather(source, row, k, block):
                 block[lane, ahead] = 0
 
 
-@jit
+@jit(borrows=True)
 def fetch_some(source, top, bottom, first, last, part, parts):
     """Have one of so many parts of source[top:bottom, first:last] brought to the caches.
 

@@ -23,7 +23,7 @@ import numpy as np
 from minillm import backend
 from minillm.backend import Array
 from minillm.jit import jit, prange
-from minillm.kernels.layout import PART, rows
+from minillm.kernels.layout import PART, on_stack, rows
 from minillm.kernels.vector_math import exp
 
 # ------------------------------------------------------------------------------- reference
@@ -87,11 +87,20 @@ def _forward_rows(x, y):
 
 @jit(forceinline=True)
 def normalize(x, y, top):
-    """The softmax of `x` (N,), whose largest number is `top`, in `y`; returns its divisor."""
-    total = x.dtype.type(0)
-    for j in range(x.shape[0]):
-        y[j] = exp(x[j] - top)
-        total += y[j]
+    """The softmax of `x` (N,), whose largest number is `top`, in `y`; returns its divisor.
+
+    The exponentials go through memory that is known to lie apart from `x`. Summed while they are
+    written to `y`, they would be taken as vectors or one by one, whichever the distance of `x` and
+    `y` in memory allows, and the last bits of the sum would tell which.
+    """
+    total, block = x.dtype.type(0), on_stack(x)
+    for start in range(0, x.shape[0], block.size):
+        scores, result = x[start : start + block.size], y[start : start + block.size]
+        for j in range(scores.size):
+            block[j] = exp(scores[j] - top)
+            total += block[j]
+        for j in range(scores.size):
+            result[j] = block[j]
     share = x.dtype.type(1) / total
     for j in range(x.shape[0]):
         y[j] *= share

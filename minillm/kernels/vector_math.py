@@ -56,7 +56,7 @@ class Constants(NamedTuple):
     ln2_high: Any  # ln 2 = ln2_high + ln2_low
     ln2_low: Any
     exp_rest: Any  # (exp(r) - 1 - r) / r^2
-    normal_most: Any  # above, exp(-x^2/2) is 0
+    normal_most: Any  # from here on, exp(-x^2/2) counts as 0: it is no normal number
     tail_above: Any  # above / below = exp(x^2/2) times the probability to lie beyond x > 0
     tail_below: Any
 
@@ -74,7 +74,7 @@ SINGLE = Constants(
     ln2_high=np.float32(0.693359375), ln2_low=np.float32(-2.1219444005469057e-4),
     exp_rest=_single(0.49999993308753575, 0.16666520836684421, 0.04166843908162542,
                      0.00836868778079604, 0.00138111837703628),
-    normal_most=np.float32(14.5),
+    normal_most=np.float32(13.2),
     tail_above=_single(0.500000003, 0.438305205, 0.183242822, 0.0406358397, 0.00411670286),
     tail_below=_single(1, 1.67449539, 1.20253487, 0.469490932, 0.101865389, 0.0103189241),
 )
@@ -95,7 +95,7 @@ DOUBLE = Constants(
                      0.00833333333349041242, 0.001388888894363822, 1.98412695156995452e-4,
                      2.48014931007790746e-5, 2.7557578080746364e-6, 2.76302444080160193e-7,
                      2.50027017004503641e-8),
-    normal_most=np.float64(38.7),
+    normal_most=np.float64(37.6),
     tail_above=_double(0.5, 0.77499990820182063, 0.59423210586251707, 0.28946754039170991,
                        0.097760899578034313, 0.023641557917280374, 0.0040934548913816723,
                        0.00049102920305777733, 3.7311147114698328e-05, 1.388322832374386e-06),
@@ -147,16 +147,12 @@ def _power_of_two(x, n):
 
 
 @jit(**INLINE)
-def _exp_within(x):
-    """exp(x) for an `x` from exp_least to exp_most."""
+def _exp_parts(x):
+    """n and a number near 1 whose product with 2^n is exp(x)."""
     c = _constants(x)
     n = np.floor(x * c.log2_e + c.half)
     r = (x - n * c.ln2_high) - n * c.ln2_low
-    value = c.one + (r + r * r * _polynomial(r, c.exp_rest))
-    # 2^n in two factors: n may be beyond the exponents that a normal number has
-    power = np.int32(n)
-    half = power >> np.int32(1)
-    return value * _power_of_two(x, half) * _power_of_two(x, power - half)
+    return np.int32(n), c.one + (r + r * r * _polynomial(r, c.exp_rest))
 
 
 # ---------------------------------------------------------------------------- the functions
@@ -166,7 +162,9 @@ def _exp_within(x):
 def exp(x):
     """e to the power of `x`."""
     c = _constants(x)
-    value = _exp_within(min(c.exp_most, max(c.exp_least, x)))  # NaN becomes exp_least for a while
+    power, value = _exp_parts(min(c.exp_most, max(c.exp_least, x)))  # NaN: exp_least for a while
+    half = power >> np.int32(1)  # 2^n in two factors: n may be an exponent of no normal number
+    value = value * _power_of_two(x, half) * _power_of_two(x, power - half)
     return value if x <= c.exp_most else x + c.infinity  # NaN + inf is NaN
 
 
@@ -183,11 +181,13 @@ def normal(x):
     """The probability that a standard normal number is below `x`, and exp(-x^2/2).
 
     The first is (1 + erf(x / sqrt 2)) / 2, with all its digits also where it is small. The second
-    is sqrt(2 pi) times its derivative.
+    is sqrt(2 pi) times its derivative. Both are 0 where they would be smaller than normal numbers,
+    with which processors are slow.
     """
     c = _constants(x)
     size = min(c.normal_most, abs(x))  # the limit also where x is NaN
-    bell = _exp_within(max(c.exp_least, -c.half * size * size))
+    power, value = _exp_parts(-c.half * size * size)
+    bell = value * _power_of_two(x, power) if size < c.normal_most else c.zero
     tail = bell * (_polynomial(size, c.tail_above) / _polynomial(size, c.tail_below))
     below = tail if x < c.zero else c.one - tail
     return (x if np.isnan(x) else below), bell

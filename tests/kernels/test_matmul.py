@@ -173,9 +173,9 @@ def test_shapes_that_do_not_fit_are_named():
 
 def test_a_block_of_outputs_goes_to_every_worker():
     cut = getattr(blocking.cut, "py_func", blocking.cut)
-    for count, rows, columns, workers in itertools.product(
-        (1, 3), (1, 7, 86), (1, 4, 24), (1, 2, 16)
+    for count, rows, columns, workers, whole_rows in itertools.product(
+        (1, 3), (1, 7, 86), (1, 4, 24), (1, 2, 16), (False, True)
     ):
-        down, across = cut(count, (rows, columns), workers)
+        down, across = cut(count, (rows, columns), workers, whole_rows)
         assert 1 <= down <= rows and 1 <= across <= columns
         assert -(-columns // across) <= blocking.WIDE

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from minillm import backend
 from minillm.kernels import softmax
+from minillm.kernels.layout import rows
 
 SHAPES = st.sampled_from([(0, 3), (3, 0), (1, 1), (4, 2, 7), (5, 64), (2, 3, 129), (82, 401)])
 
@@ -82,3 +83,17 @@ def test_the_number_of_threads_changes_no_bit():
         results.append(y.tobytes() + softmax.backward_fast(dout, y).tobytes())
     backend.set_threads(before)
     assert results[0] == results[1]
+
+
+def test_bits_do_not_depend_on_where_the_arrays_lie():
+    numbers = np.random.default_rng(0).standard_normal(17, dtype=np.float32)
+    room = np.zeros(8192, np.uint8)
+    start = -room.ctypes.data % 64 + 2048
+    x = room[start : start + numbers.nbytes].view(np.float32)
+    x[:] = numbers
+    found = set()
+    for distance in [*range(-400, 1 - x.nbytes, 4), *range(x.nbytes, 400, 4)]:
+        y = room[start + distance : start + distance + x.nbytes].view(np.float32)
+        softmax._forward(rows(x), y.reshape(1, -1))
+        found.add(y.tobytes())
+    assert len(found) == 1
