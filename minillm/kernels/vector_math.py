@@ -181,8 +181,8 @@ def normal(x):
     """The probability that a standard normal number is below `x`, and exp(-x^2/2).
 
     The first is (1 + erf(x / sqrt 2)) / 2, with all its digits also where it is small. The second
-    is sqrt(2 pi) times its derivative. Both are 0 where they would be smaller than normal numbers,
-    with which processors are slow.
+    is sqrt(2 pi) times its derivative, and 0 where it would be no normal number, for processors are
+    slow with those; then so is the tail.
     """
     c = _constants(x)
     size = min(c.normal_most, abs(x))  # the limit also where x is NaN
