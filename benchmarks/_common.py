@@ -1,7 +1,7 @@
 """What every benchmark shares: equal threads, alternating timing, the machine's description.
 
 Machines drift: clocks change, neighbours wake up. So contenders run in turns within one process,
-each gets the same number of threads, and only medians and their ratio are reported.
+each gets the same number of threads, and only medians are reported, of times and of ratios.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ def processor() -> str:
     return f"{name}, compiled for {limited}" if limited else name
 
 
-STRETCH = 0.02  # seconds of one contender before the next
+STRETCH = 0.02  # seconds of one contender that count, before the next
 PAUSE = 0.12  # seconds between two: threads spin before they sleep, OpenBLAS's for 0.1 s
 WAKING = 0.05  # seconds until a contender counts: a system may wake all threads on one core first
 
 
-def race(*contenders: Callable[[], object], seconds: float = 1.0, most: int = 200) -> list[float]:
-    """Seconds of one call of each contender, in turns of STRETCH, about `seconds` in all.
+def race(*contenders: Callable[[], object], seconds: float = 1.0) -> list[float]:
+    """Seconds of one call of each contender, in turns, about `seconds` in all.
 
     The first's are its median; those of the others are that times the median of the ratios to it,
     round by round: what slows a machine down, for a second or an hour, lasts longer than a round.
@@ -70,7 +70,7 @@ def race(*contenders: Callable[[], object], seconds: float = 1.0, most: int = 20
     first: list[float] = []
     rounds: list[list[float]] = []
     end = time.perf_counter() + seconds
-    while len(rounds) < 3 or (time.perf_counter() < end and len(first) < most):
+    while len(rounds) < 3 or time.perf_counter() < end:
         turns = [_turn(contender) for contender in contenders]
         first += turns[0]
         rounds.append([statistics.median(turn) for turn in turns])

@@ -169,7 +169,7 @@ def bfloat16_products(*arrays: Array) -> bool:
     """Whether the product of these arrays, float32 or bfloat16, is to be computed in bfloat16."""
     if _precision != "bfloat16":
         return False
-    for array in arrays:
+    for array in arrays:  # no `all`: as in `fast`
         if array.dtype != _FLOAT32 and array.dtype.name != "bfloat16":
             return False
     return True

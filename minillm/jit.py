@@ -61,12 +61,13 @@ def jit(
 
     Numba counts who holds an array, with an atomic instruction at the beginning and the end of
     nearly every function: 40 ns for three arrays, as much as a tile of small products takes. One
-    that only `borrows` its arrays, makes none (`layout.on_stack` has room for a few numbers) and
-    returns none needs no counting.
+    that only `borrows` its arrays needs no counting. It makes none (`layout.on_stack` has room for
+    a few numbers), returns none, and calls no counted function that returns one: the memory of
+    that would never be freed.
     """
     if function is None:
         return lambda marked: jit(marked, reads, borrows, **options)
-    options["_nrt"] = not borrows
+    options["_nrt"] = not borrows  # said also where it is True: else it is that of the caller
 
     def build(mark: Marked) -> Any:
         dispatcher = _numba().njit(mark.function, **{**_defaults(), **options})

@@ -10,8 +10,9 @@ into each level of memory few times and uses it there often. From the inside out
                 way from main memory
     L3 cache    as much of a as has been packed (packing.py): used for all of b
 
-Where the output is so narrow that one block is as wide as all of it, no other core needs the same
-rows of a, and each packs its own, a few tiles ahead, in its L2 cache.
+Where the output is tall, and so narrow that one block is as wide as all of it, no other core needs
+the same rows of a. Then, if they lie along memory, each packs its own in its L2 cache, a few tiles
+at a time.
 
 This order of loops is that of Goto and van de Geijn, "Anatomy of high-performance matrix
 multiplication" (2008), with the parts of a and b exchanged.
@@ -42,7 +43,7 @@ WIDE = 6  # tiles side by side in a block of b: with DEPTH, 288 KB of packed wor
 LONGEST = 2 * DEPTH  # words of k packed at once
 ROOM = 3 << 19  # words of a packed at once; b is packed anew for each such piece
 TOGETHER = 8  # tiles of a that are packed at a time
-ALONE = 8  # tiles of a for each worker, from which on every one packs its own for a narrow output
+ALONE = 8  # rows of tiles for each worker that make it worth packing them alone
 SMALL = 1 << 18  # multiplications that are not worth a second thread
 
 
@@ -86,11 +87,14 @@ _kept = _Kept()
 
 @jit(reads=("a", "b"))
 def multiply(a, b, out, room, own, this, per_word, workers, add, end):
-    """out (n, M, N) = or += a (n, M, K) times b (n, N, K) transposed, piece by piece of a."""
+    """out (n, M, N) = or += a (n, M, K) times b (n, N, K) transposed.
+
+    All workers pack a piece of a, then all multiply it; or each one packs what it alone needs.
+    """
     count, M, N = out.shape
     height = (this.rows + this.lanes - 1) // this.lanes  # panels that hold the rows of a tile
     narrow = N <= WIDE * this.vectors * this.lanes and count * M >= ALONE * this.rows * workers
-    if narrow and a.strides[2] == a.itemsize:
+    if narrow and a.strides[2] == a.itemsize:  # else all rows for a few k are read faster
         multiply_piece(
             room[:0].reshape((0, 0, this.lanes)), a, b, out, 0, 0, M, own, this, per_word, workers,
             add, True, end,
@@ -210,13 +214,14 @@ def cut(count, tiles, workers, whole_rows):
     """Into how many (rows, columns) of blocks to cut `count` outputs of (rows, columns) `tiles`.
 
     Blocks are at most WIDE tiles wide, and the worker with most to do has as little as possible;
-    packing its part of b costs a block about as much as one more row of tiles.
+    packing its part of b costs a block about as much as one more row of tiles. `whole_rows`: cut
+    no more columns than that asks for, so that a narrow output is cut into rows alone.
     """
     best, least = (1, 1), -1
-    narrow = (tiles[1] + WIDE - 1) // WIDE
-    most = narrow if whole_rows else min(narrow + workers - 1, tiles[1])
+    fewest = (tiles[1] + WIDE - 1) // WIDE
+    most = fewest if whole_rows else min(fewest + workers - 1, tiles[1])
     for rows in range(1, min(workers, tiles[0]) + 1):
-        for columns in range(narrow, most + 1):
+        for columns in range(fewest, most + 1):
             rounds = (count * rows * columns + workers - 1) // workers
             high, wide = (tiles[0] + rows - 1) // rows, (tiles[1] + columns - 1) // columns
             time = rounds * (high + 1) * wide
@@ -250,7 +255,7 @@ def multiply_block(
         that, _, _, beginning, ending = place(later, tiles, cuts)
     columns, height = this.vectors * this.lanes, (this.rows + this.lanes - 1) // this.lanes
     words, here = (b.shape[2] + per_word - 1) // per_word, out[first + which]
-    block, rows = own[: WIDE * this.vectors], own[WIDE * this.vectors :]
+    block, ahead = own[: WIDE * this.vectors], own[WIDE * this.vectors :]
     for start in range(0, words, DEPTH):
         stop, more = min(start + DEPTH, words), add or start > 0
         pack_groups(
@@ -267,8 +272,8 @@ def multiply_block(
             )  # fmt: skip
             panels, panel, word = packed, (which * tiles[0] + i) * height, start
             if len(packed) == 0:
-                panels, panel, word = rows, (i - up) % TOGETHER * height, 0
-                pack_ahead(a[which], i, up, down, start, stop, rows, this, per_word)
+                panels, panel, word = ahead, (i - up) % TOGETHER * height, 0
+                pack_ahead(a[which], i, up, down, start, stop, ahead, this, per_word)
             y = row + i * this.rows
             over, beyond = min(y + this.rows, bottom), min(right * columns, out.shape[2])
             finishing = last and stop == words and end.kind + end.bias.size > 0
@@ -282,28 +287,24 @@ def multiply_block(
 
 
 @jit(borrows=True)
-def pack_ahead(a, i, up, down, start, stop, rows, this, per_word):
-    """Pack row i of tiles and some that follow it into `rows`, if it is the first of such a group;
-    and have some of what the next group needs fetched.
+def pack_ahead(a, i, up, down, start, stop, ahead, this, per_word):
+    """Pack the group of rows of tiles that begins with row i, if one does, into a worker's `ahead`.
 
-    Rows up to down are those of one block, whose only user is the worker that `rows` belongs to.
+    Meanwhile a part of the next group is fetched. Groups are counted from row `up` of a block,
+    which ends at row `down`.
     """
-    place, height = (i - up) % TOGETHER, (this.rows + this.lanes - 1) // this.lanes
-    after = i - place + TOGETHER
-    if place == 0:
-        pack_groups(
-            a, i, min(after, down), this.rows, start, stop, rows, 0, 0, height, per_word
-        )
+    turn, height = (i - up) % TOGETHER, (this.rows + this.lanes - 1) // this.lanes
+    after = i - turn + TOGETHER
+    if turn == 0:
+        pack_groups(a, i, min(after, down), this.rows, start, stop, ahead, 0, 0, height, per_word)
     fetch_some(
         a, after * this.rows, min(after + TOGETHER, down) * this.rows, start * per_word,
-        stop * per_word, place, TOGETHER,
+        stop * per_word, turn, TOGETHER,
     )  # fmt: skip
 
 
 @jit(borrows=True)
-def multiply_row(
-    panels, panel, word, block, left, right, depth, out, y, bottom, this, add
-):  # fmt: skip
+def multiply_row(panels, panel, word, block, left, right, depth, out, y, bottom, this, add):
     """The tiles left to right of one row of them, whose first row of `out` is `y`."""
     columns = this.vectors * this.lanes
     edge = on_stack(out)[: this.rows * columns].reshape((this.rows, columns))

@@ -71,7 +71,7 @@ def fitted(end: Epilogue | None, out: Array) -> Epilogue:
     if end.kind:
         stored = BFLOAT16 if end.beside.dtype == BFLOAT16 else out.dtype
         beside = end.beside
-        if beside.dtype != stored or not beside.flags.carray:
+        if beside.dtype != stored or not beside.flags.carray:  # it is slow to say no
             beside = np.require(beside, stored, ["C", "W"])
         beside = raw(beside).reshape(out.shape)
     return Epilogue(end.kind, bias, beside)

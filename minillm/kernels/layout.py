@@ -2,6 +2,8 @@
 
 Numba compiles a kernel anew for every combination of strides and writability it meets. Bringing
 every input to one form means one version of each kernel for each dtype.
+
+Inside of kernels, `on_stack` is room for numbers that nobody has to allocate.
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ def _on_stack_plain(like):
 def on_stack(typing, like):
     """Room for STACK numbers of the dtype of `like`, on the stack of the function that asks.
 
-    It costs nothing and is gone when that function returns.
+    It costs nothing and is gone when that function returns, so it must not be returned or kept.
+    Asked for again, in a loop, it is the same room.
     """
     from numba.core import types
 

@@ -56,7 +56,7 @@ class Constants(NamedTuple):
     ln2_high: Any  # ln 2 = ln2_high + ln2_low
     ln2_low: Any
     exp_rest: Any  # (exp(r) - 1 - r) / r^2
-    normal_most: Any  # from here on, exp(-x^2/2) counts as 0: it is no normal number
+    normal_most: Any  # from here on, exp(-x^2/2) counts as 0: soon it would be no normal number
     tail_above: Any  # above / below = exp(x^2/2) times the probability to lie beyond x > 0
     tail_below: Any
 
@@ -180,9 +180,9 @@ def sigmoid(x):
 def normal(x):
     """The probability that a standard normal number is below `x`, and exp(-x^2/2).
 
-    The first is (1 + erf(x / sqrt 2)) / 2, with all its digits also where it is small. The second
-    is sqrt(2 pi) times its derivative, and 0 where it would be no normal number, for processors are
-    slow with those; then so is the tail.
+    The first is (1 + erf(x / sqrt 2)) / 2, with all its digits also where it is small, as long as
+    it is a normal number. The second is sqrt(2 pi) times its derivative; just before that would be
+    no normal number it is taken for 0, and the first for 0 or 1: processors are slow with others.
     """
     c = _constants(x)
     size = min(c.normal_most, abs(x))  # the limit also where x is NaN
