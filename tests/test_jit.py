@@ -190,9 +190,9 @@ def test_a_function_that_borrows_does_not_count() -> None:
     x = np.array([3.0, 1.0, 4.0, 1.5, 9.0])
     assert sum_below(x, 4.0) == 5.5
     if not disabled():
-        from numba import njit
+        import numba
 
-        fresh = njit(sum_below.py_func, **sum_below.targetoptions)  # cached code shows nothing
+        fresh = numba.jit(sum_below.py_func, **sum_below.targetoptions)  # cached code shows nothing
         assert fresh(x, 4.0) == 5.5
         code = "".join(fresh.inspect_llvm().values())
         body = code[code.index("define") : code.index("define", code.index("define") + 1)]
