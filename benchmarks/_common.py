@@ -59,22 +59,19 @@ WAKING = 0.05  # seconds until a contender counts: a system may wake all threads
 def race(*contenders: Callable[[], object], seconds: float = 1.0) -> list[float]:
     """Seconds of one call of each contender, in turns, about `seconds` in all.
 
-    The first's are its median; those of the others are that times the median of the ratios to it,
-    round by round: what slows a machine down, for a second or an hour, lasts longer than a round.
+    The first's are the median of its rounds; the others' are that times the median of their ratios
+    to it, round by round: what slows a machine down, for a second or an hour, lasts longer than a round.
 
     Between turns nobody runs for PAUSE seconds, or idle threads of one contender would take the
     cores from the next. For the first WAKING seconds of each turn nothing is counted.
     """
     for contender in contenders:  # compile, allocate, fill caches
         contender()
-    first: list[float] = []
     rounds: list[list[float]] = []
     end = time.perf_counter() + seconds
     while len(rounds) < 3 or time.perf_counter() < end:
-        turns = [_turn(contender) for contender in contenders]
-        first += turns[0]
-        rounds.append([statistics.median(turn) for turn in turns])
-    typical = statistics.median(first)
+        rounds.append([statistics.median(_turn(contender)) for contender in contenders])
+    typical = statistics.median(turns[0] for turns in rounds)
     ratios = [[turn / turns[0] for turn in turns] for turns in rounds]
     return [typical * statistics.median(column) for column in zip(*ratios, strict=True)]
 

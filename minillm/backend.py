@@ -122,7 +122,7 @@ def fast(*arrays: Array) -> bool:
     for array in arrays:  # every kernel asks: `all` over a generator takes three times as long
         if type(array) is not np.ndarray:
             return False
-    return (_current or name()) == "numba"
+    return name() == "numba"
 
 
 # ---------------------------------------------------------------------------------- precision

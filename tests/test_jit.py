@@ -178,12 +178,7 @@ def sum_below(x, limit):
 
 @jit(borrows=True)
 def borrows_and_makes(x):
-    return makes_a_sum(x.copy())
-
-
-@jit(borrows=True)
-def makes_a_sum(x):
-    return x.sum()
+    return x.copy()[0]
 
 
 def test_a_function_that_borrows_does_not_count() -> None:
@@ -203,5 +198,5 @@ def test_a_function_that_borrows_does_not_count() -> None:
 def test_a_function_that_borrows_makes_no_array() -> None:
     from numba.core.errors import NumbaError
 
-    with pytest.raises((NumbaError, RuntimeError)):
+    with pytest.raises((NumbaError, RuntimeError), match="NRT required"):
         borrows_and_makes(np.ones(3))
