@@ -14,7 +14,7 @@ import numpy as np
 from minillm import backend
 from minillm.jit import jit
 from minillm.kernels import matmul
-from minillm.kernels.packing import pack_groups
+from minillm.kernels.packing import pack
 from minillm.kernels.tile import multiply_tile, tile
 
 SIZE = int(sys.argv[1]) if len(sys.argv) > 1 else 480
@@ -83,23 +83,19 @@ shape = tile("float32")
 sums = f"{shape.rows} x {shape.columns}"
 print(f"3. A tile in registers. {sums} sums stay there for all k, and every number loaded is used")
 print("   for a whole row or column of them. Packing lays a and b out in the order of use.")
-panels_of_a = SIZE // shape.rows * -(-shape.rows // shape.lanes)
-packed_a = np.empty((panels_of_a, SIZE, shape.lanes), np.float32)
-packed_b = np.empty((SIZE // shape.lanes, SIZE, shape.lanes), np.float32)
+packed_a = np.empty((SIZE // shape.rows, SIZE, shape.rows), np.float32)
+packed_b = np.empty((SIZE // shape.columns, SIZE, shape.columns), np.float32)
 
 
 @jit
 def tiles(a, b, out, packed_a, packed_b, this):
-    height, width = (this.rows + this.lanes - 1) // this.lanes, this.vectors * this.lanes
-    down, across, depth = a.shape[0] // this.rows, b.shape[1] // width, a.shape[1]
-    pack_groups(a, 0, down, this.rows, 0, depth, packed_a, 0, 0, height, 1)
-    pack_groups(b.T, 0, across, width, 0, depth, packed_b, 0, 0, this.vectors, 1)
+    down, across, depth = len(packed_a), len(packed_b), a.shape[1]
+    pack(a, 0, down, 0, depth, packed_a, 0, 0, this)
+    pack(b.T, 0, across, 0, depth, packed_b, 0, 0, this)
     for i in range(down):
         for j in range(across):
-            at = i * this.rows, j * width
-            multiply_tile(
-                packed_a, i * height, 0, packed_b, j * this.vectors, 0, depth, out, *at, False
-            )
+            at = i * this.rows, j * this.columns
+            multiply_tile(packed_a, i, 0, packed_b, j, 0, depth, out, *at, False)
 
 
 timed("register tiles, packed", lambda a, b, out: tiles(a, b, out, packed_a, packed_b, shape))

@@ -46,7 +46,7 @@ def small_tile(dtype: Any) -> Tile:
     """The tile for small products of `dtype` on this processor."""
     this = machine()
     lanes = this.vector_bytes // np.dtype(dtype).itemsize
-    return Tile(rows=8 if this.registers >= 32 else 4, vectors=2, lanes=lanes)
+    return Tile(rows=8 if this.registers >= 32 else 4, columns=2 * lanes, lanes=lanes)
 
 
 @jit(borrows=True)
@@ -89,7 +89,8 @@ def _write_multiply_one(context: Any, builder: Any, signature: Any, arguments: A
 
     out, a, b, row, column, add = arguments
     out_type, a_type, b_type = signature.args[:3]
-    rows, vectors, lanes = small_tile(out_type.dtype.name)
+    this = small_tile(out_type.dtype.name)
+    rows, vectors, lanes = this.rows, this.vectors, this.lanes
     write = Writer(context, builder)
     zeros = ir.Constant(ir.VectorType(NUMBERS[out_type.dtype.name], lanes), None)
 

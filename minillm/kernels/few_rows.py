@@ -20,7 +20,7 @@ from minillm.backend import Array
 from minillm.jit import intrinsic, jit, prange
 from minillm.kernels.bfloat16 import round_to_bfloat16, widen
 from minillm.kernels.processor import WORD
-from minillm.kernels.tile import WRITER, per_word, tile
+from minillm.kernels.tile import WRITER, tile
 
 FEW = 8  # more rows than this are better packed
 PART = 1 << 16  # multiplications that one task does at least: some 5 us
@@ -38,7 +38,7 @@ def product_fast(a: Array, b: Array, out: Array, add: bool, packed: str) -> None
     short, long = (b.swapaxes(1, 2), a) if turned else (a, b.swapaxes(1, 2))
     if packed == WORD and short.dtype != np.uint16:
         short = round_to_bfloat16(short)  # once; numbers of the long side are rounded when read
-    span = tile(packed).lanes * per_word(packed)
+    span = tile(packed).lanes * tile(packed).per_word
     each = short.shape[1] * short.shape[2]
     tasks = max(1, min(backend.threads(), long.shape[1] * each // PART))
     multiply_few(short, long, out, add, turned, tasks, span)
@@ -82,7 +82,7 @@ def multiply_part(short, long, out, add, turned, tasks, span, task):
 def _dot_plain(a, n, i, b, m, j, vectors):
     bits = a.dtype == np.uint16
     packed = WORD if bits else a.dtype.name
-    depth = vectors * tile(packed).lanes * per_word(packed)
+    depth = vectors * tile(packed).lanes * tile(packed).per_word
     x, y = a[n, i, :depth], b[m, j, :depth]
     return widen(x) @ widen(y if y.dtype == np.uint16 else round_to_bfloat16(y)) if bits else x @ y
 
@@ -111,7 +111,7 @@ def _write_dot(context: Any, builder: Any, signature: Any, arguments: Any) -> An
     a, n, i, b, m, j, vectors = arguments
     a_type, b_type = signature.args[0], signature.args[3]
     packed = WORD if a_type.dtype.name == "uint16" else a_type.dtype.name
-    lanes, each = tile(packed).lanes, per_word(packed)
+    lanes, each = tile(packed).lanes, tile(packed).per_word
     write = Writer(context, builder)
     start_a = write.element(a_type, a, n, i, write.integer(0))
     start_b = write.element(b_type, b, m, j, write.integer(0))

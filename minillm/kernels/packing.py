@@ -1,20 +1,22 @@
 """Packing: the operands of a matrix product, copied into the order in which the tile reads them.
 
-At every k the tile (tile.py) reads `lanes` neighbouring numbers of one panel. In the matrix these
-may lie a whole row apart, each in another cache line and another page. Packing copies them once,
-side by side; the product then reads them from cache many times:
+At every k the tile (tile.py) reads as many numbers of a as it has rows, and as many of b as it has
+columns. In the matrix these may lie a whole row apart, each in another cache line and another page.
+Packing copies them once, side by side, a panel for each row or column of tiles; the product then
+reads them from cache many times:
 
-    panels[p, k, lane] = source[first_row(p) + lane, k]
+    panels[p, k, i] = source[p * width + i, k]          i < width, the tile's rows or columns
 
 `source` is a, or b transposed: in both the summed index k is a column, so one function packs both.
 Here also ends every other difference between operands: strides and transposes, bfloat16 or
-float32, sizes that no tile divides. Lanes past the last row repeat it (their products are computed
-and thrown away); numbers past the last k are 0.
+float32, sizes that no tile divides. Where a panel has more rows than are left, the last is repeated
+(its products are computed and thrown away); numbers past the last k are 0.
 
-Speed: `lanes` rows and `lanes` words are packed at a time, in registers. There are two good cases.
-Where numbers of neighbouring k lie side by side (x and weight in a forward product), `turn_block`
-transposes the block; where neighbouring rows do (both operands of a weight gradient), `copy_block`
-copies vectors. Everything else, rare or small, is first gathered number by number.
+Speed: as many rows and words as a vector has lanes are packed at a time, in registers. There are
+two good cases. Where numbers of neighbouring k lie side by side (x and weight in a forward
+product), `turn_blocks` transposes block after block; where neighbouring rows do (both operands of a
+weight gradient), `copy_blocks` copies vectors. Everything else, rare or small, is first gathered
+number by number.
 
 bfloat16: a word holds two numbers of neighbouring k, so panels are half as deep. float32 operands
 are rounded to bfloat16 on the way, to nearest, ties to even.
@@ -22,6 +24,7 @@ are rounded to bfloat16 on the way, to nearest, ties to even.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -30,44 +33,46 @@ from minillm.jit import intrinsic, jit
 from minillm.kernels.bfloat16 import round_to_bfloat16
 from minillm.kernels.layout import on_stack
 from minillm.kernels.processor import WORD
-from minillm.kernels.tile import WRITER, per_word, tile, words
+from minillm.kernels.tile import WRITER, tile, words
 
 
 @jit(borrows=True)
-def pack_groups(source, first, last, step, start, stop, panels, base, into, together, per_word):
-    """Pack words start to stop of the row groups first to last of source (rows, K).
+def pack(source, first, last, start, stop, panels, base, into, this):
+    """Pack words start to stop of source (rows, K), for the tiles first to last along its rows.
 
-    Group g holds the rows from g * step on, in `together` panels; the first goes to panel `base`,
-    from word `into` on.
+    Each gets a panel as wide as it needs rows; the first is panel `base`, from word `into` on.
     """
-    lanes = panels.shape[2]
-    end = base + (last - first) * together
-    gathered = on_stack(source)[: lanes * lanes * per_word].reshape((lanes, lanes * per_word))
-    # Read memory in long stretches: panel after panel where k lies side by side, so that few rows
-    # are read at a time; all panels at once where rows do.
-    width = 1 if source.strides[1] == source.itemsize else end - base
-    for left in range(base, end, width):
-        for at in range(start, stop, lanes):
-            for panel in range(left, min(left + width, end)):
-                group, extra = first + (panel - base) // together, (panel - base) % together
-                row = group * step + extra * lanes
-                pack_block(source, row, at, panels, panel, into + at - start, gathered)
+    width, lanes = panels.shape[2], this.lanes
+    room = on_stack(source)[: lanes * lanes * this.per_word]
+    square = room.reshape((lanes, lanes * this.per_word))
+    # Read memory in long stretches: a panel at a time where k lies side by side, so that few rows
+    # are read at once; all panels, a few k at a time, where rows do.
+    one = last - first == 1 or source.strides[1] == source.itemsize
+    step = stop - start if one else lanes
+    for at in range(start, stop, step):
+        for t in range(first, last):
+            for i in range(0, width, lanes):
+                pack_strip(
+                    source, t * width + i, at, min(at + step, stop), panels, base + t - first,
+                    into + at - start, i, square, this,
+                )  # fmt: skip
 
 
-@jit(borrows=True, forceinline=True)
-def pack_block(source, row, word, panels, panel, at, gathered):
-    """Pack the block of `source` at (row, word) to panels[panel, at]."""
+@jit(borrows=True)
+def pack_strip(source, row, start, stop, panels, panel, at, i, square, this):
+    """Pack words of the rows from `row` on to panels[panel, at:, i:]: a vector, or what fits."""
     rows, depth = source.shape
-    lanes, numbers = gathered.shape
-    k = word * (numbers // lanes)
-    whole = k + numbers <= depth
-    if whole and source.strides[1] == source.itemsize:
-        turn_block(source, row, rows - 1, k, panels, panel, at)
-    elif whole and source.strides[0] == source.itemsize and row + lanes <= rows:
-        copy_block(source, row, k, panels, panel, at)
+    lanes, k = this.lanes, start * this.per_word
+    blocks = max(0, min(stop, depth // this.per_word) - start) // lanes
+    if source.strides[1] == source.itemsize:
+        turn_blocks(source, row, rows - 1, k, blocks, panels, panel, at, i)
+    elif source.strides[0] == source.itemsize and row + min(lanes, panels.shape[2] - i) <= rows:
+        copy_blocks(source, row, k, blocks, panels, panel, at, i)
     else:
-        gather(source, row, k, gathered)
-        turn_block(gathered, 0, lanes - 1, 0, panels, panel, at)
+        blocks = 0
+    for done in range(blocks * lanes, stop - start, lanes):
+        gather(source, row, k + done * this.per_word, square)
+        turn_blocks(square, 0, lanes - 1, 0, 1, panels, panel, at + done, i)
 
 
 @jit(borrows=True)
@@ -142,80 +147,139 @@ def _as_words(numbers: np.ndarray, panels: np.ndarray) -> np.ndarray:
     return words(numbers if numbers.dtype == np.uint16 else round_to_bfloat16(numbers))
 
 
-def _turn_block_plain(source, row, last, k, panels, panel, at):
-    lanes = panels.shape[2]
-    rows = np.minimum(np.arange(row, row + lanes), last)
-    each = per_word(panels.dtype.name)
-    numbers = source[rows, k : k + lanes * each].reshape(lanes, lanes, each)
-    panels[panel, at : at + lanes] = _as_words(numbers, panels).T
+def _blocks(source: Any, blocks: int, panels: Any, panel: int, at: int, i: int) -> tuple[Any, Any]:
+    """Where so many blocks go, (words, rows), and from `source`, (rows, words), in plain Python."""
+    this = tile(panels.dtype.name)
+    there = panels[panel, at : at + blocks * this.lanes, i : i + this.lanes]
+    numbers = source[: there.shape[1], : blocks * this.lanes * this.per_word]
+    return there, _as_words(numbers.reshape(len(numbers), -1, this.per_word), panels).T
 
 
-@intrinsic(plain=_turn_block_plain, uses=WRITER)
-def turn_block(typing, source, row, last, k, panels, panel, at):
-    """panels[panel, at + w, lane] = word w, from k on, of row min(row + lane, last) of `source`.
+def _turn_blocks_plain(source, row, last, k, blocks, panels, panel, at, i):
+    rows = np.minimum(np.arange(row, row + panels.shape[2]), last)
+    there, found = _blocks(source[rows, k:], blocks, panels, panel, at, i)
+    there[...] = found
 
-    Neighbouring k lie side by side in `source`: a square of lanes x lanes words is read row by
-    row, transposed in registers, and written.
+
+@intrinsic(plain=_turn_blocks_plain, uses=WRITER)
+def turn_blocks(typing, source, row, last, k, blocks, panels, panel, at, i):
+    """panels[panel, at + w, i + r] = word w, from k on, of row min(row + r, last) of `source`.
+
+    Neighbouring k lie side by side in `source`: `blocks` squares of lanes x lanes words are read
+    row by row, transposed in registers, and written, as many rows as the panel has room for.
     """
     from numba.core import types
 
     index = types.intp
-    return types.void(source, index, index, index, panels, index, index), _write_turn_block
+    inputs = (source, index, index, index, index)
+    return types.void(*inputs, panels, index, index, index), _write_turn_blocks
 
 
-def _write_turn_block(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    """The instructions of `turn_block`."""
-    from minillm.kernels.vector_ir import Writer
-
-    source, row, last, k, panels, panel, at = arguments
-    source_type, panels_type = signature.args[0], signature.args[4]
+def _write_turn_blocks(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    """The instructions of `turn_blocks`."""
+    source, row, last, k, blocks, *target = arguments
+    source_type, panels_type = signature.args[0], signature.args[5]
     packed = panels_type.dtype.name
-    lanes, each = tile(packed).lanes, per_word(packed)
-    write = Writer(context, builder)
-    vectors = []
-    for lane in range(lanes):
-        address = write.element(source_type, source, write.smaller(write.plus(row, lane), last), k)
-        vectors.append(write.as_words(write.load(address, lanes * each), packed))
-    target = write.element(panels_type, panels, panel, at)
-    for word, vector in enumerate(write.turned(vectors)):
-        write.store(vector, write.ahead(target, word * lanes))
-    return context.get_dummy_value()
+    this = tile(packed)
+
+    def read(write: Any, count: int) -> Callable[[Any], Iterable[Any]]:
+        rows = [write.smaller(write.plus(row, r), last) for r in range(count)]
+        starts = [write.element(source_type, source, r, k) for r in rows]
+        numbers = this.lanes * this.per_word
+
+        def turned(block: Any) -> list[Any]:
+            at = builder.mul(block, write.integer(numbers))
+            found = [write.load(builder.gep(start, [at]), numbers) for start in starts]
+            found = [write.as_words(vector, packed) for vector in found]
+            return write.turned(found + found[-1:] * (this.lanes - count))
+
+        return turned
+
+    return _write_blocks(context, builder, panels_type, target, blocks, read)
 
 
-def _copy_block_plain(source, row, k, panels, panel, at):
-    lanes = panels.shape[2]
-    each = per_word(panels.dtype.name)
-    numbers = source[row : row + lanes, k : k + lanes * each].T.reshape(lanes, each, lanes)
-    panels[panel, at : at + lanes] = _as_words(numbers.swapaxes(1, 2), panels)
+def _copy_blocks_plain(source, row, k, blocks, panels, panel, at, i):
+    there, found = _blocks(source[row:, k:], blocks, panels, panel, at, i)
+    there[...] = found
 
 
-@intrinsic(plain=_copy_block_plain, uses=WRITER)
-def copy_block(typing, source, row, k, panels, panel, at):
-    """As `turn_block`, where neighbouring rows lie side by side in `source`: no transpose."""
+@intrinsic(plain=_copy_blocks_plain, uses=WRITER)
+def copy_blocks(typing, source, row, k, blocks, panels, panel, at, i):
+    """As `turn_blocks`, where neighbouring rows lie side by side in `source`: no transpose.
+
+    All rows that the panel has room for have to be there.
+    """
     from numba.core import types
 
     index = types.intp
-    return types.void(source, index, index, panels, index, index), _write_copy_block
+    inputs = (source, index, index, index)
+    return types.void(*inputs, panels, index, index, index), _write_copy_blocks
 
 
-def _write_copy_block(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    """The instructions of `copy_block`."""
+def _write_copy_blocks(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    """The instructions of `copy_blocks`."""
+    source, row, k, blocks, *target = arguments
+    source_type, panels_type = signature.args[0], signature.args[4]
+    packed = panels_type.dtype.name
+    this = tile(packed)
+
+    def read(write: Any, count: int) -> Callable[[Any], Iterable[Any]]:
+        every = [min(lane, count - 1) for lane in range(this.lanes)]
+
+        def row_of(at: Any) -> Any:
+            found = write.load(write.element(source_type, source, row, at), count)
+            return found if count == this.lanes else write.pick(found, found, every)
+
+        def copied(block: Any) -> Iterator[Any]:
+            numbers = this.lanes * this.per_word
+            first = builder.add(k, builder.mul(block, write.integer(numbers)))
+            for n in range(0, numbers, this.per_word):
+                found = [row_of(write.plus(first, n + other)) for other in range(this.per_word)]
+                yield found[0] if this.per_word == 1 else write.zipped(*found, packed)
+
+        return copied
+
+    return _write_blocks(context, builder, panels_type, target, blocks, read)
+
+
+def _write_blocks(
+    context: Any, builder: Any, panels_type: Any, target: Any, blocks: Any,
+    read: Callable[[Any, int], Callable[[Any], Iterable[Any]]],
+) -> Any:  # fmt: skip
+    """Store the vectors read(write, count)(block), one for each word, for all blocks.
+
+    `target`: panels, panel, at, i. `count` lanes of a vector have a place in the panel: all, or the
+    fewer that are left where its width is no multiple of them.
+    """
     from minillm.kernels.vector_ir import Writer
 
-    source, row, k, panels, panel, at = arguments
-    source_type, panels_type = signature.args[0], signature.args[3]
-    packed = panels_type.dtype.name
-    lanes, each = tile(packed).lanes, per_word(packed)
+    panels, panel, at, i = target
+    this = tile(panels_type.dtype.name)
     write = Writer(context, builder)
-    target = write.element(panels_type, panels, panel, at)
-    for word in range(lanes):
-        first = write.plus(k, word * each)
-        numbers = write.load(write.element(source_type, source, row, first), lanes)
-        if each == 2:  # x0 y0 x1 y1 ..: the two k of each row become neighbours
-            second = write.load(
-                write.element(source_type, source, row, write.plus(first, 1)), lanes
-            )
-            zipped = [lane + half * lanes for lane in range(lanes) for half in range(2)]
-            numbers = write.pick(numbers, second, zipped)
-        write.store(write.as_words(numbers, packed), write.ahead(target, word * lanes))
+    start = write.element(panels_type, panels, panel, at, i)
+    width = write.length(panels_type, panels, 2)
+
+    def store(count: int) -> None:
+        vectors_of = read(write, count)
+
+        def step(block: Any, values: list[Any]) -> list[Any]:
+            before = builder.mul(block, write.integer(this.lanes))
+            place = builder.gep(start, [builder.mul(before, width)])
+            for word, vector in enumerate(vectors_of(block)):
+                # Lanes too many are harmless where the next word's are written over them.
+                if count < this.lanes and (this.rows > this.lanes or word == this.lanes - 1):
+                    vector = write.pick(vector, vector, [*range(count)])
+                write.store(vector, place)
+                place = builder.gep(place, [width])
+            return values
+
+        write.loop(blocks, step, [])
+
+    few = builder.icmp_signed("<", builder.sub(width, i), write.integer(this.lanes))
+    with builder.if_else(few) as (fewer, whole):
+        with fewer:
+            if this.rows % this.lanes:
+                store(this.rows % this.lanes)
+        with whole:
+            store(this.lanes)
     return context.get_dummy_value()

@@ -45,13 +45,15 @@ WRITER = tuple(
 class Tile(NamedTuple):
     """The block of the output that one call of `multiply_tile` computes."""
 
-    rows: int
-    vectors: int  # of sums in each row
-    lanes: int  # numbers in a vector, and the width of a packed panel
+    rows: int  # and the width of a panel of a
+    columns: int  # and the width of a panel of b: whole vectors
+    lanes: int  # numbers in a vector
+    per_word: int = 1  # numbers of neighbouring k in a word of a panel: two of bfloat16
 
     @property
-    def columns(self) -> int:
-        return self.vectors * self.lanes
+    def vectors(self) -> int:
+        """Vectors of sums in each row."""
+        return self.columns // self.lanes
 
 
 @functools.cache
@@ -61,12 +63,7 @@ def tile(packed: str) -> Tile:
     lanes = this.vector_bytes // np.dtype(packed).itemsize
     # Two vectors of sums a row, and as many rows as leave registers for b and the spread a.
     rows = 12 if this.registers == 32 else 6
-    return Tile(rows, 2, lanes)
-
-
-def per_word(packed: str) -> int:
-    """Numbers of neighbouring k in a word of a packed array: two of bfloat16, else one."""
-    return 2 if packed == WORD else 1
+    return Tile(rows, 2 * lanes, lanes, 2 if packed == WORD else 1)
 
 
 def words(pairs: Any) -> Any:
@@ -75,19 +72,16 @@ def words(pairs: Any) -> Any:
 
 
 def halves(packed: Any) -> Any:
-    """Packed panels (.., depth, lanes) as float: words become two rows of float32 each."""
+    """Packed panels (.., depth, width) as float: words become two rows of float32 each."""
     if packed.dtype != WORD:
         return packed
-    parts = np.stack([packed << 16, packed & 0xFFFF0000], axis=-2)  # (.., depth, 2, lanes)
+    parts = np.stack([packed << 16, packed & 0xFFFF0000], axis=-2)  # (.., depth, 2, width)
     return parts.view(np.float32).reshape(*packed.shape[:-2], -1, packed.shape[-1])
 
 
 def _multiply_tile_plain(a, i, k_a, b, j, k_b, depth, out, row, column, add):
-    this = tile(a.dtype.name)
-    panels = -(-this.rows // this.lanes)
-    left = np.concatenate(halves(a[i : i + panels, k_a : k_a + depth]), axis=1)[:, : this.rows]
-    right = np.concatenate(halves(b[j : j + 2, k_b : k_b + depth]), axis=1)
-    block = out[row : row + this.rows, column : column + this.columns]
+    left, right = halves(a[i, k_a : k_a + depth]), halves(b[j, k_b : k_b + depth])
+    block = out[row : row + left.shape[1], column : column + right.shape[1]]
     block[...] = left.T @ right + (block if add else 0)
 
 
@@ -95,8 +89,8 @@ def _multiply_tile_plain(a, i, k_a, b, j, k_b, depth, out, row, column, add):
 def multiply_tile(typing, a, i, k_a, b, j, k_b, depth, out, row, column, add):
     """out[row:row+rows, column:column+columns] (+)= sum over `depth` words of a and b.
 
-    a, b: packed panels (panels, words, lanes), see packing.py. The tile's rows are the lanes of
-    panels i, i+1, .. of a, from word k_a on; its columns those of panels j, j+1 of b from k_b on.
+    a (panels, words, rows), b (panels, words, columns): packed, see packing.py. The tile's rows are
+    panel i of a, from word k_a on, its columns panel j of b, from word k_b on.
     out (M, N): float32 or float64, the last axis contiguous, the whole tile inside it. `add` says
     whether to add to what `out` holds.
     """
@@ -108,31 +102,31 @@ def multiply_tile(typing, a, i, k_a, b, j, k_b, depth, out, row, column, add):
 
 
 def _write_multiply_tile(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    """The instructions of `multiply_tile`: the loop over k, then the sums into `out`."""
+    """The instructions of `multiply_tile`: the loop over k, then the sums into `out`.
+
+    On the way what is needed next is fetched: the panel of a that follows, and the output's rows.
+    """
     from minillm.kernels.vector_ir import Writer
 
     a, i, k_a, b, j, k_b, depth, out, row, column, add = arguments
     a_type, b_type, out_type = signature.args[0], signature.args[3], signature.args[7]
-    rows, vectors, lanes = tile(a_type.dtype.name)
-    row_panels = -(-rows // lanes)
+    this = tile(a_type.dtype.name)
+    rows, lanes, vectors = this.rows, this.lanes, this.vectors
     write = Writer(context, builder)
 
-    a_panels = [write.element(a_type, a, write.plus(i, p), k_a) for p in range(row_panels)]
-    ahead = [
-        write.element(a_type, a, write.plus(i, p + row_panels), k_a) for p in range(row_panels)
-    ]
-    b_panels = [write.element(b_type, b, write.plus(j, p), k_b) for p in range(vectors)]
+    a_panel = write.element(a_type, a, i, k_a)
+    following = write.element(a_type, a, write.plus(i, 1), k_a)
+    b_panel = write.element(b_type, b, j, k_b)
 
     def step(k: Any, sums: list[Any]) -> list[Any]:
         """The sums after word k."""
-        at = builder.mul(k, write.integer(lanes))
-        right = [write.load(builder.gep(panel, [at]), lanes) for panel in b_panels]
-        left = [builder.gep(panel, [at]) for panel in a_panels]
-        for panel in ahead:
-            write.fetch(builder.gep(panel, [at]))
+        at_a = builder.mul(k, write.integer(rows))
+        at_b = builder.gep(b_panel, [builder.mul(k, write.integer(this.columns))])
+        right = [write.load(write.ahead(at_b, v * lanes), lanes) for v in range(vectors)]
+        write.fetch(builder.gep(following, [at_a]))
         results: list[Any] = []
         for r in range(rows):
-            number = builder.load(write.ahead(left[r // lanes], r % lanes))
+            number = builder.load(write.ahead(builder.gep(a_panel, [at_a]), r))
             x = write.spread(number, lanes)
             for v in range(vectors):
                 results.append(write.multiply_add(x, right[v], sums[len(results)]))
@@ -144,7 +138,7 @@ def _write_multiply_tile(context: Any, builder: Any, signature: Any, arguments: 
         for v in range(vectors)
     ]
     for place in places:
-        write.fetch(place)
+        write.fetch(place, to_write=True)
     sums = write.loop(depth, step, [write.zeros(out_type.dtype.name, lanes)] * (rows * vectors))
     with builder.if_else(add) as (adding, storing):
         with adding:

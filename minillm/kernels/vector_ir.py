@@ -101,16 +101,19 @@ class Writer:
         target = self.builder.bitcast(address, vector.type.as_pointer())
         self.builder.store(vector, target).align = BYTES[vector.type.element]
 
-    def fetch(self, address: Any) -> None:
-        """Have the memory at `address` brought to the second-level cache; any address is fine."""
+    def fetch(self, address: Any, to_write: bool = False) -> None:
+        """Have the memory at `address` brought to the second-level cache; any address is fine.
+
+        What is to be written is brought to the first-level cache, taken from those of other cores.
+        """
         build = self.builder
         name, pointer = "llvm.prefetch.p0", ir.IntType(8).as_pointer()
         function = build.module.globals.get(name)
         if function is None:
             kind = ir.FunctionType(ir.VoidType(), [pointer, LANE, LANE, LANE])
             function = ir.Function(build.module, kind, name)
-        read, near, data = ir.Constant(LANE, 0), ir.Constant(LANE, 2), ir.Constant(LANE, 1)
-        build.call(function, [build.bitcast(address, pointer), read, near, data])
+        what = [ir.Constant(LANE, n) for n in ((1, 3, 1) if to_write else (0, 2, 1))]
+        build.call(function, [build.bitcast(address, pointer), *what])
 
     def spread(self, number: Any, lanes: int) -> Any:
         """A vector with `number` in every lane."""
@@ -256,6 +259,16 @@ class Writer:
         count = numbers.type.count * 2 // BYTES[word]
         return self.builder.bitcast(numbers, ir.VectorType(word, count))
 
+    def zipped(self, first: Any, second: Any, packed: str) -> Any:
+        """Words of bfloat16: the numbers of `first` in the low halves, of `second` in the high."""
+        lanes = first.type.count
+        both = self.pick(first, second, [*range(2 * lanes)])
+        if both.type.element == FLOAT:
+            rounded = self.round_to_bfloat16(both)
+            both = self.builder.bitcast(rounded, ir.VectorType(NUMBERS["uint16"], 2 * lanes))
+        order = [lane + half * lanes for lane in range(lanes) for half in range(2)]
+        return self.as_words(self.pick(both, both, order), packed)
+
     def widen(self, numbers: Any) -> Any:
         """The bits of bfloat16 numbers as float32; other numbers as they are."""
         if numbers.type.element != NUMBERS["uint16"]:
@@ -274,6 +287,10 @@ class Writer:
         def constant(value: int) -> ir.Constant:
             return ir.Constant(like(NUMBERS[WORD]), [value] * count if count else value)
 
+        if machine().bfloat16_dot and count == 32:  # both halves by one instruction
+            low, high = (self.pick(numbers, numbers, [*range(n, n + 16)]) for n in (0, 16))
+            pairs = ir.VectorType(BFloat(), count)
+            return self._call("llvm.x86.avx512bf16.cvtne2ps2bf16.512", pairs, high, low)
         if machine().bfloat16_dot:
             return build.fptrunc(numbers, like(BFloat()))
         bits = build.bitcast(numbers, like(NUMBERS[WORD]))

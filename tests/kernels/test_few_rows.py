@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from minillm.kernels.bfloat16 import round_to_bfloat16, widen
 from minillm.kernels.few_rows import FEW, PART, product_fast, suits
 from minillm.kernels.processor import WORD
-from minillm.kernels.tile import per_word, tile
+from minillm.kernels.tile import tile
 
 KINDS = [
     ("float32", "float32", "float32"),
@@ -53,7 +53,7 @@ def check(a, b, start, add, packed, kinds):
     turned=st.booleans(), seed=st.integers(0, 9),
 )  # fmt: skip
 def test_every_edge(first, second, packed, n, few, many, spans, rest, add, turned, seed):
-    span = tile(packed).lanes * per_word(packed)
+    span = tile(packed).lanes * tile(packed).per_word
     M, N, K = (many, few, spans * span + rest) if turned else (few, many, spans * span + rest)
     K = max(1, K)
     rng = np.random.default_rng(seed)

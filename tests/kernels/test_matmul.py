@@ -13,6 +13,10 @@ from minillm import backend
 from minillm.errors import InputError
 from minillm.jit import disabled
 from minillm.kernels import blocking, few_rows, matmul
+from minillm.kernels.bfloat16 import raw
+from minillm.kernels.epilogue import fitted
+from minillm.kernels.processor import WORD
+from minillm.kernels.tile import tile
 
 SIZES = st.integers(0, 70)
 BFLOAT16 = ml_dtypes.bfloat16
@@ -176,10 +180,31 @@ def test_shapes_that_do_not_fit_are_named():
 
 def test_a_block_of_outputs_goes_to_every_worker():
     cut = getattr(blocking.cut, "py_func", blocking.cut)
-    for count, rows, columns, workers, whole_rows in itertools.product(
-        (1, 3), (1, 7, 86), (1, 4, 24), (1, 2, 16), (False, True)
+    for count, rows, columns, workers, widest in itertools.product(
+        (1, 3), (1, 7, 86), (1, 4, 24), (1, 2, 16), (1, 6, 36)
     ):
-        down, across = cut(count, (rows, columns), workers, whole_rows)
-        assert 1 <= down <= rows and 1 <= across <= columns
-        fewest = -(-columns // blocking.WIDE)
-        assert across == fewest if whole_rows else across >= fewest
+        down, across = cut(count, (rows, columns), workers, widest)
+        assert 1 <= down <= rows and -(-columns // widest) <= across <= columns
+        if workers == 1:
+            assert (down, across) == (1, -(-columns // widest))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, BFLOAT16])
+def test_a_panel_that_another_worker_is_packing_is_packed_once_more(dtype):
+    a, b = operands((1,), 100, 900, 70, dtype)
+    expected = matmul.product(a[0], b[0])
+    packed = WORD if dtype == BFLOAT16 else "float32"
+    this, out = tile(packed), np.empty((1, 100, 70), np.float32)
+    words = -(-900 // (this.lanes * this.per_word)) * this.lanes
+    panels, parts = -(-100 // this.rows), -(-words // blocking.DEPTH)
+    begun, ready = np.ones((2, panels * parts), np.int64)
+    begun[::3], ready[...] = 0, 0  # two of three are never finished
+    piece = blocking.Piece(
+        np.full((panels, words, this.rows), 7, packed), begun, ready, raw(a),
+        raw(b).swapaxes(1, 2), 0, 0, 100, False, True,
+    )  # fmt: skip
+    own = np.empty((2, blocking.DEPTH * (blocking.WIDE * this.columns + this.rows)), packed)
+    blocking.multiply_piece(piece, out, own, this, 2, fitted(None, out))
+    np.testing.assert_array_equal(out[0], expected)
+    assert (ready[::3] == 1).all() and (np.delete(ready, np.s_[::3]) == 0).all()
+    assert (begun >= 1).all()

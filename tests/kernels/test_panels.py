@@ -8,16 +8,16 @@ from test_matmul import LAYOUTS, arranged
 
 from minillm.jit import jit
 from minillm.kernels.bfloat16 import round_to_bfloat16, widen
-from minillm.kernels.packing import pack_groups
+from minillm.kernels.packing import pack
 from minillm.kernels.processor import WORD
-from minillm.kernels.tile import halves, per_word, tile
+from minillm.kernels.tile import halves, tile
 
 KINDS = [("float32", "float32"), ("float64", "float64"), ("float32", WORD), ("uint16", WORD)]
 
 
 @jit(reads=("source",))
-def pack(source, first, last, step, start, stop, panels, base, into, together, per_word):
-    pack_groups(source, first, last, step, start, stop, panels, base, into, together, per_word)
+def pack_any(source, first, last, start, stop, panels, base, into, this):
+    pack(source, first, last, start, stop, panels, base, into, this)
 
 
 def as_numbers(source):
@@ -32,30 +32,25 @@ def as_numbers(source):
     operand=st.sampled_from(["a", "b"]), skipped=st.integers(0, 2), blocks=st.integers(0, 1),
 )  # fmt: skip
 def test_panels_hold_rows_by_k(stored, packed, rows, depth, layout, operand, skipped, blocks):
-    this, each = tile(packed), per_word(packed)
-    step = this.rows if operand == "a" else this.columns  # rows of a group, a tile's side
-    together = -(-step // this.lanes)
-    first, last = min(skipped, (rows - 1) // step), -(-rows // step)
+    this, each = tile(packed), tile(packed).per_word
+    width = this.rows if operand == "a" else this.columns
+    first, last = min(skipped, (rows - 1) // width), -(-rows // width)
     source = np.random.default_rng(rows * depth).standard_normal((rows, depth))
     source = source.astype("float32" if stored == "uint16" else stored)
     source = arranged(round_to_bfloat16(source) if stored == "uint16" else source, layout)
     stop = -(-depth // (each * this.lanes)) * this.lanes
     start = min(blocks * this.lanes, stop - this.lanes)
     base, into = 1, 3
-    panels = (base + (last - first) * together + 1, into + stop - start, this.lanes)
-    panels = np.full(panels, 77, packed)
-    pack(source, first, last, step, start, stop, panels, base, into, together, each)
+    panels = np.full((base + last - first + 1, into + stop - start, width), 77, packed)
+    pack_any(source, first, last, start, stop, panels, base, into, this)
 
     numbers = as_numbers(np.ascontiguousarray(source))
     if packed == WORD:
         numbers = widen(round_to_bfloat16(numbers))
     padded = np.zeros((rows, stop * each), numbers.dtype)
     padded[:, :depth] = numbers
-    for group in range(first, last):
-        for extra in range(together):
-            at = group * step + extra * this.lanes
-            lanes = np.minimum(np.arange(at, at + this.lanes), rows - 1)  # the last row repeated
-            panel = panels[base + (group - first) * together + extra]
-            found = halves(panel[None, into:])[0]
-            np.testing.assert_array_equal(found, padded[lanes, start * each :].T)
+    for t in range(first, last):
+        those = np.minimum(np.arange(t * width, (t + 1) * width), rows - 1)  # the last repeated
+        found = halves(panels[None, base + t - first, into:])[0]
+        np.testing.assert_array_equal(found, padded[those, start * each :].T)
     assert (panels[0] == 77).all() and (panels[-1] == 77).all() and (panels[:, :into] == 77).all()

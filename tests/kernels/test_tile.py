@@ -6,7 +6,7 @@ import pytest
 
 from minillm.jit import jit
 from minillm.kernels.processor import WORD, machine
-from minillm.kernels.tile import halves, multiply_tile, per_word, tile, words
+from minillm.kernels.tile import halves, multiply_tile, tile, words
 
 PACKED = ["float32", "float64", WORD]
 
@@ -16,16 +16,16 @@ def one_tile(a, i, k_a, b, j, k_b, depth, out, row, column, add):
     multiply_tile(a, i, k_a, b, j, k_b, depth, out, row, column, add)
 
 
-def panels(packed, count, depth, seed):
-    """Packed panels (count, depth, lanes), and their numbers in float64, k by k."""
-    lanes, each = tile(packed).lanes, per_word(packed)
+def panels(packed, count, depth, width, seed):
+    """Packed panels (count, depth, width), and their numbers in float64, k by k."""
+    each = tile(packed).per_word
     rng = np.random.default_rng(seed)
-    numbers = rng.standard_normal((count, depth, lanes, each)).astype(np.float32)
+    numbers = rng.standard_normal((count, depth, width, each)).astype(np.float32)
     if packed != WORD:
         made = numbers[..., 0].astype(packed)
         return made, made.astype(np.float64)
     half = numbers.astype(ml_dtypes.bfloat16)
-    by_k = half.astype(np.float64).swapaxes(2, 3).reshape(count, 2 * depth, lanes)
+    by_k = half.astype(np.float64).swapaxes(2, 3).reshape(count, 2 * depth, width)
     return words(half.view(np.uint16)), by_k
 
 
@@ -33,19 +33,17 @@ def panels(packed, count, depth, seed):
 @pytest.mark.parametrize("depth", [1, 2, 7, 32])
 @pytest.mark.parametrize("add", [False, True])
 def test_a_tile_is_a_product_and_nothing_beside_it_changes(packed, depth, add):
-    this = tile(packed)
-    height, start = -(-this.rows // this.lanes), 3
-    a, exact_a = panels(packed, 2 * height + 1, depth + start, 0)
-    b, exact_b = panels(packed, this.vectors + 1, depth + start, 1)
+    this, start = tile(packed), 3
+    a, exact_a = panels(packed, 3, depth + start, this.rows, 0)
+    b, exact_b = panels(packed, 2, depth + start, this.columns, 1)
     out = np.random.default_rng(2).standard_normal((this.rows + 2, this.columns + 5))
     out = out.astype("float64" if packed == "float64" else "float32")
     before = out.copy()
     one_tile(a, 1, start, b, 1, start - 1, depth, out, 2, 5, add)
 
-    each = per_word(packed)
-    left = np.concatenate(exact_a[1 : 1 + height, start * each :][:, : depth * each], axis=1)
-    right = exact_b[1:, (start - 1) * each :][:, : depth * each]
-    left, right = left[:, : this.rows], np.concatenate(right, axis=1)
+    each = this.per_word
+    left = exact_a[1, start * each :][: depth * each]
+    right = exact_b[1, (start - 1) * each :][: depth * each]
     inside = before[2:, 5:].astype(np.float64)
     expected = left.T @ right + inside * add
     terms = abs(left).T @ abs(right) + abs(inside)
@@ -57,7 +55,7 @@ def test_a_tile_is_a_product_and_nothing_beside_it_changes(packed, depth, add):
 @pytest.mark.parametrize("packed", PACKED)
 def test_no_depth_is_no_sum(packed):
     this = tile(packed)
-    a, b = panels(packed, 4, 4, 0)[0], panels(packed, 2, 4, 1)[0]
+    a, b = panels(packed, 2, 4, this.rows, 0)[0], panels(packed, 1, 4, this.columns, 1)[0]
     kind = "float64" if packed == "float64" else "float32"
     for add, left in ((True, 7.0), (False, 0.0)):
         out = np.full((this.rows, this.columns), 7, kind)
