@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -185,3 +186,24 @@ def test_freed_memory_goes_back_where_that_is_asked_for(returned: bool) -> None:
         print(resident() - before < 50e6)
     """)
     assert found.stdout.strip() == str(returned), found.stderr
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the heap is glibc's affair")
+@pytest.mark.skipif(
+    not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="no huge pages on this system"
+)
+def test_the_heap_of_training_is_given_in_huge_pages() -> None:
+    found = python("""
+        import numpy as np
+        from minillm import backend
+        backend.keep_freed_memory()
+        arrays = [np.ones(100_000) for _ in range(10)]  # too small for NumPy to ask for such pages
+        for line in open("/proc/self/smaps"):
+            first = line.split()[0]
+            if not first.endswith(":"):
+                start, end = (int(n, 16) for n in first.split("-"))
+                inside = start <= arrays[-1].ctypes.data < end
+            elif inside and first == "VmFlags:":
+                print("hg" in line.split())
+    """)
+    assert found.stdout.strip() == "True", found.stderr

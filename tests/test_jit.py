@@ -200,3 +200,50 @@ def test_a_function_that_borrows_makes_no_array() -> None:
 
     with pytest.raises((NumbaError, RuntimeError), match="NRT required"):
         borrows_and_makes(np.ones(3))
+
+
+@pytest.mark.slow
+def test_functions_that_borrow_get_no_array_from_one_that_counts(folder: Path) -> None:
+    code = textwrap.dedent(
+        """
+        import gc
+        import numpy as np
+        from numba.core import types
+        from numba.core.registry import CPUDispatcher
+        from minillm.models.gpt import GPT, GPTConfig
+        from minillm.training.config import TrainConfig
+        from minillm.training.optimizer import AdamW
+        from minillm.training.step import update
+
+        shape = GPTConfig(vocab_size=65, block_size=64, n_layer=1, n_head=2, d_model=64)
+        ids = np.random.default_rng(0).integers(0, 65, (4, 65))
+        for precision in ("float32", "bfloat16"):
+            model = GPT(shape, np.random.default_rng(0))
+            plan = TrainConfig(precision=precision, activations=precision)
+            update(model, AdamW(model.named_parameters()), (ids[:, :-1], ids[:, 1:]), 0, plan)
+
+        def counts(function):
+            return function.targetoptions.get("_nrt") is not False
+
+        def holds_array(kind):
+            parts = kind if isinstance(kind, types.BaseTuple) else [kind]
+            return any(isinstance(part, types.Array) for part in parts)
+
+        borrowing = [f for f in gc.get_objects() if isinstance(f, CPUDispatcher) and not counts(f)]
+        looked_at, wrong = 0, []
+        for caller in borrowing:
+            for compiled in caller.overloads.values():
+                seen = compiled.type_annotation
+                for call, signature in seen.calltypes.items():
+                    if signature is None or getattr(call, "op", None) != "call":
+                        continue
+                    called = seen.typemap[call.func.name]
+                    if isinstance(called, types.Dispatcher):
+                        looked_at += 1
+                        if counts(called.dispatcher) and holds_array(signature.return_type):
+                            wrong.append((caller.__name__, called.dispatcher.__name__))
+        print(looked_at > 50, wrong)
+        """
+    )
+    (folder / "kernel.py").write_text(code)
+    assert run(folder, NUMBA_CACHE_DIR=str(folder / "cache")) == ["True []"]
