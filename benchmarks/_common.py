@@ -57,10 +57,7 @@ WAKING = 0.05  # seconds until a contender counts: a system may wake all threads
 
 
 def race(*contenders: Callable[[], object], seconds: float = 1.0) -> list[float]:
-    """Seconds of one call of each contender, in turns, about `seconds` in all.
-
-    The first's are the median of its rounds; the others' are that times the median of their ratios
-    to it, round by round: what slows a machine down, for a second or an hour, lasts longer than a round.
+    """Seconds of one call of each contender, in turns, about `seconds` in all: see `typical`.
 
     Between turns nobody runs for PAUSE seconds, or idle threads of one contender would take the
     cores from the next. For the first WAKING seconds of each turn nothing is counted.
@@ -71,9 +68,19 @@ def race(*contenders: Callable[[], object], seconds: float = 1.0) -> list[float]
     end = time.perf_counter() + seconds
     while len(rounds) < 3 or time.perf_counter() < end:
         rounds.append([statistics.median(_turn(contender)) for contender in contenders])
-    typical = statistics.median(turns[0] for turns in rounds)
+    return typical(rounds)
+
+
+def typical(rounds: Sequence[Sequence[float]]) -> list[float]:
+    """Seconds of each contender, from those of every round in which each had its turn.
+
+    The first's are the median of its rounds; the others' are that times the median of their ratios
+    to it, round by round: what slows a machine down, for a second or an hour, lasts longer than a
+    round.
+    """
+    first = statistics.median(turns[0] for turns in rounds)
     ratios = [[turn / turns[0] for turn in turns] for turns in rounds]
-    return [typical * statistics.median(column) for column in zip(*ratios, strict=True)]
+    return [first * statistics.median(column) for column in zip(*ratios, strict=True)]
 
 
 def _turn(contender: Callable[[], object]) -> list[float]:

@@ -245,7 +245,7 @@ def serve(makers: tuple[Callable, ...], name: str, pipe: Connection) -> None:
 
 
 def race(name: str) -> list[float]:
-    """Median seconds of one run of every column."""
+    """Seconds of one run of every column, by rounds in which each has its turn."""
     context = multiprocessing.get_context("spawn")
     columns, children = [], []
     for makers in ((kernels, through_tensors, moved), (theirs,)):
@@ -253,16 +253,17 @@ def race(name: str) -> list[float]:
         children.append(context.Process(target=serve, args=(makers, name, end), daemon=True))
         children[-1].start()
         columns += [(pipe, number) for number in range(len(makers))]
-    seconds: list[list[float]] = [[] for _ in columns]
+    rounds: list[list[float]] = []
     for _ in range(ROUNDS):
-        for record, (pipe, number) in zip(seconds, columns, strict=True):
+        rounds.append([])
+        for pipe, number in columns:
             pipe.send(number)
-            record += pipe.recv()
+            rounds[-1].append(statistics.median(pipe.recv()))
     for pipe in {pipe for pipe, _ in columns}:
         pipe.send(None)
     for child in children:
         child.join()
-    return [statistics.median(record) for record in seconds]
+    return _common.typical(rounds)
 
 
 def main() -> None:
