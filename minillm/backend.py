@@ -240,7 +240,7 @@ def set_threads(count: int) -> None:
 # Names of mallopt(3).
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -2, -3, -4
 _MADV_HUGEPAGE = 14  # of madvise(2), on Linux
-_HUGE = 256 << 20
+_HUGE = 256 << 20  # bytes of the heap that are to lie in huge pages
 _returns_memory = False
 
 
@@ -254,7 +254,8 @@ def keep_freed_memory() -> None:
 
     The first _HUGE bytes are given in pages of 2 MB where the system has them, as NumPy does for
     arrays above 4 MB: else the processor, with its list of 3,000 pages or so, loses sight of a
-    step's arrays. Pages that are not touched take no memory.
+    step's arrays. Pages that are not touched take no memory; but `np.zeros` clears, and so touches,
+    all that it takes of these bytes.
     """
     if _returns_memory:
         return

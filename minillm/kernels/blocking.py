@@ -42,8 +42,8 @@ from minillm.kernels.tile import multiply_tile, tile
 
 DEPTH = 384  # words of k from one visit to the output to the next: 18 KB of a, 48 KB of b
 WIDE = 6  # tiles side by side in a block of b of that depth, 288 KB; more where k ends earlier
-LONGEST = 2 * DEPTH  # words of k packed at once
-ROOM = 3 << 19  # words of a packed at once; b is packed anew for each such piece
+LONGEST = 2 * DEPTH  # words of k in a piece of a product
+ROOM = 3 << 19  # words of a that a piece keeps packed; b is packed anew for each piece
 SMALL = 1 << 18  # multiplications that are not worth a second thread
 
 
@@ -260,8 +260,8 @@ def multiply_block(piece, out, own, this, end, tiles, cuts, task, later, share):
                 piece.b[follow[0]], follow[1] * columns, follow[2] * columns,
                 follow[3] * this.per_word, (follow[3] + DEPTH) * this.per_word, turn, down - up,
             )  # fmt: skip
-            if i + 1 < down:
-                fetch_panel(piece, which, i + 1, above + i + 1, start, stop, this)
+            after = up + (i + 1 - up) % (down - up)
+            fetch_panel(piece, which, after, above + after, start, stop, this)
             panels, panel, word = piece.packed, above + i, start
             if not pack_panel(piece, which, i, panel, start, stop, spare, this):
                 panels, panel, word = spare, 0, 0
@@ -307,7 +307,7 @@ def pack_panel(piece, which, i, panel, start, stop, spare, this):
             pack(piece.a[which], i, i + 1, start, stop, spare, 0, 0, this)
             return False
         pack(piece.a[which], i, i + 1, start, stop, piece.packed, panel, start, this)
-        draw(piece.ready, at)
+        draw(piece.ready, at)  # whoever sees that sees what was packed
     return True
 
 

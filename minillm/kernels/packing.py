@@ -46,7 +46,7 @@ def pack(source, first, last, start, stop, panels, base, into, this):
     room = on_stack(source)[: lanes * lanes * this.per_word]
     square = room.reshape((lanes, lanes * this.per_word))
     # Read memory in long stretches: a panel at a time where k lies side by side, so that few rows
-    # are read at once; all panels, a few k at a time, where rows do.
+    # are read at once; all panels, a few k at a time, where rows do. For one panel it is the same.
     one = last - first == 1 or source.strides[1] == source.itemsize
     step = stop - start if one else lanes
     for at in range(start, stop, step):
@@ -147,18 +147,12 @@ def _as_words(numbers: np.ndarray, panels: np.ndarray) -> np.ndarray:
     return words(numbers if numbers.dtype == np.uint16 else round_to_bfloat16(numbers))
 
 
-def _blocks(source: Any, blocks: int, panels: Any, panel: int, at: int, i: int) -> tuple[Any, Any]:
-    """Where so many blocks go, (words, rows), and from `source`, (rows, words), in plain Python."""
-    this = tile(panels.dtype.name)
-    there = panels[panel, at : at + blocks * this.lanes, i : i + this.lanes]
-    numbers = source[: there.shape[1], : blocks * this.lanes * this.per_word]
-    return there, _as_words(numbers.reshape(len(numbers), -1, this.per_word), panels).T
-
-
 def _turn_blocks_plain(source, row, last, k, blocks, panels, panel, at, i):
-    rows = np.minimum(np.arange(row, row + panels.shape[2]), last)
-    there, found = _blocks(source[rows, k:], blocks, panels, panel, at, i)
-    there[...] = found
+    this = tile(panels.dtype.name)
+    there = panels[panel, at : at + blocks * this.lanes, i : i + this.lanes]  # (words, rows)
+    rows = np.minimum(np.arange(row, row + there.shape[1]), last)
+    numbers = source[rows, k : k + len(there) * this.per_word]
+    there[...] = _as_words(numbers.reshape(len(rows), -1, this.per_word), panels).T
 
 
 @intrinsic(plain=_turn_blocks_plain, uses=WRITER)
@@ -199,8 +193,7 @@ def _write_turn_blocks(context: Any, builder: Any, signature: Any, arguments: An
 
 
 def _copy_blocks_plain(source, row, k, blocks, panels, panel, at, i):
-    there, found = _blocks(source[row:, k:], blocks, panels, panel, at, i)
-    there[...] = found
+    _turn_blocks_plain(source, row, len(source) - 1, k, blocks, panels, panel, at, i)
 
 
 @intrinsic(plain=_copy_blocks_plain, uses=WRITER)
@@ -248,8 +241,8 @@ def _write_blocks(
 ) -> Any:  # fmt: skip
     """Store the vectors read(write, count)(block), one for each word, for all blocks.
 
-    `target`: panels, panel, at, i. `count` lanes of a vector have a place in the panel: all, or the
-    fewer that are left where its width is no multiple of them.
+    `target`: panels, panel, at, i. `count` lanes of a vector have a place in the panel: all, or in
+    one that is as wide as a tile is high the fewer that are left, known while this is compiled.
     """
     from minillm.kernels.vector_ir import Writer
 

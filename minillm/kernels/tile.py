@@ -17,8 +17,8 @@ loads for two. A core starts two such instructions in a cycle and each takes fou
 eight independent sums are needed to keep it busy, and 24 of the 32 registers hold them.
 
 LLVM does not find this arrangement in plain loops, so `multiply_tile` writes its instructions: it
-is a Numba intrinsic, a function that appends to the code being compiled. Everything around it
-(packing.py, matmul.py) is ordinary Python and does not know the processor.
+is a Numba intrinsic, a function that appends to the code being compiled, and so are the copies of
+packing.py. The loops around them (blocking.py) are ordinary Python and do not know the processor.
 
 bfloat16 products use the same tile. Their packed panels hold 32-bit words, each with the numbers
 of two neighbouring k, and one instruction (vdpbf16ps) multiplies both and adds both products to
@@ -120,13 +120,14 @@ def _write_multiply_tile(context: Any, builder: Any, signature: Any, arguments: 
 
     def step(k: Any, sums: list[Any]) -> list[Any]:
         """The sums after word k."""
-        at_a = builder.mul(k, write.integer(rows))
-        at_b = builder.gep(b_panel, [builder.mul(k, write.integer(this.columns))])
-        right = [write.load(write.ahead(at_b, v * lanes), lanes) for v in range(vectors)]
-        write.fetch(builder.gep(following, [at_a]))
+        down, across = (builder.mul(k, write.integer(n)) for n in (rows, this.columns))
+        left, right_start = builder.gep(a_panel, [down]), builder.gep(b_panel, [across])
+        right = [write.load(write.ahead(right_start, v * lanes), lanes) for v in range(vectors)]
+        for line in range(0, rows, 64 * 8 // a_type.dtype.bitwidth):
+            write.fetch(write.ahead(builder.gep(following, [down]), line))
         results: list[Any] = []
         for r in range(rows):
-            number = builder.load(write.ahead(builder.gep(a_panel, [at_a]), r))
+            number = builder.load(write.ahead(left, r))
             x = write.spread(number, lanes)
             for v in range(vectors):
                 results.append(write.multiply_add(x, right[v], sums[len(results)]))

@@ -112,7 +112,8 @@ class Writer:
         if function is None:
             kind = ir.FunctionType(ir.VoidType(), [pointer, LANE, LANE, LANE])
             function = ir.Function(build.module, kind, name)
-        what = [ir.Constant(LANE, n) for n in ((1, 3, 1) if to_write else (0, 2, 1))]
+        write_or_read, nearness, data = (1, 3, 1) if to_write else (0, 2, 1)
+        what = [ir.Constant(LANE, number) for number in (write_or_read, nearness, data)]
         build.call(function, [build.bitcast(address, pointer), *what])
 
     def spread(self, number: Any, lanes: int) -> Any:

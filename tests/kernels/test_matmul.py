@@ -78,7 +78,7 @@ def test_many_blocks_and_pieces(dtype, monkeypatch):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, BFLOAT16])
 @pytest.mark.parametrize(
     "shape",
-    [(1, 600, 97), (5, 40, 64), (90, 600, 130), (400, 70, 33), (400, 1600, 33)],
+    [(1, 600, 97), (5, 40, 64), (90, 600, 130), (400, 70, 33), (400, 1600, 33), (60, 20, 1000)],
 )
 def test_threads_change_no_bit(dtype, shape):
     a, b = operands((), *shape, dtype)
@@ -91,6 +91,7 @@ def test_threads_change_no_bit(dtype, shape):
     finally:
         backend.set_threads(before)
     assert len(set(results)) == 1
+    check(matmul.product(a, b), a, b)
 
 
 @pytest.mark.skipif(disabled(), reason="in plain Python a tile is NumPy's product")
