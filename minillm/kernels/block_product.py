@@ -176,8 +176,7 @@ def _write_pair_rows(context: Any, builder: Any, signature: Any, arguments: Any)
         for begin, end, width in ((zero, whole, lanes), (whole, count, 1)):
             with cgutils.for_range_slice(builder, begin, end, write.integer(width)) as (at, _):
                 one, other = (write.load(builder.gep(start, [at]), width) for start in starts)
-                zipped = [i + half for i in range(width) for half in (0, width)]
-                pair = write.as_words(write.pick(one, other, zipped), pairs_type.dtype.name)
+                pair = write.zipped(one, other, pairs_type.dtype.name)
                 write.store(pair, builder.gep(place, [at]))
     return context.get_dummy_value()
 
