@@ -224,7 +224,8 @@ def _forward_worker(q, k, v, like, seen, scale, out, lse, worker, workers, cut):
     weight_pairs = pairs_of(weights)
     top, total = np.empty(size, lse.dtype), np.empty(size, lse.dtype)
     shrink = np.empty(size, lse.dtype)
-    for task in range(worker, B * G * cut.parts, workers):
+    tasks = B * G * cut.parts
+    for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
         b, g, part = task // (G * cut.parts), task // cut.parts % G, task % cut.parts
         h, mask = g * R, b % low.shape[0]
         q_here, lse_here = q[b, h : h + R], lse[b, h : h + R]  # (R, T, D), (R, T)
@@ -291,7 +292,8 @@ def _backward_worker(dout, q, k, v, out, lse, like, seen, scale, dq, dk, dv, wor
     weights, dscores = stored_as(block, like), stored_as(dblock, like)
     key_pairs, query_pairs, dout_pairs = pairs_of(keys), pairs_of(queries), pairs_of(douts)
     dscore_pairs, rows = pairs_of(dscores), stored_as(queries, lse)
-    for task in range(worker, B * G * cut.parts, workers):
+    tasks = B * G * cut.parts
+    for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
         b, g, part = task // (G * cut.parts), task // cut.parts % G, task % cut.parts
         h, mask = g * R, b % low.shape[0]
         q_here, dout_here, out_here = q[b, h : h + R], dout[b, h : h + R], out[b, h : h + R]

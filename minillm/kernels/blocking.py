@@ -19,10 +19,15 @@ tiles before. Cores begin with different rows, and find those of the others pack
 to them. Where two need a panel at the same moment, one of them packs a copy for itself; so nobody
 waits for anybody.
 
-Threads take different blocks of the output, whoever is free the next one: cores differ in speed, by
-design or because other programs need them too. Each number of it is summed by one thread: over the
-k of DEPTH words in order, then over such partial sums in order. So neither the number of threads
-nor the other rows and columns change a bit of it.
+Threads take different blocks of the output, each first those of its own share, which are whole rows
+if possible. It has the same share in every product and the same part in every other kernel, so a
+core finds in its caches what it has written; from another's caches numbers come slowly, and from
+those of another chip, as processors of many cores have several, more slowly than from memory. Who
+is done helps the others: cores differ in speed, by design or because other programs need them too.
+
+Each number of the output is summed by one thread: over the k of DEPTH words in order, then over
+such partial sums in order. So neither the number of threads nor the other rows and columns change a
+bit of it.
 """
 
 from __future__ import annotations
@@ -103,15 +108,15 @@ class Piece(NamedTuple):
 def multiply(a, b, out, room, own, this, workers, add, end):
     """out (n, M, N) = or += a (n, M, K) times b (n, N, K) transposed, piece by piece."""
     count, M, _ = out.shape
-    step, whole = LONGEST * this.per_word, this.per_word * this.lanes
+    step, whole = min(LONGEST * this.per_word, a.shape[2]), this.per_word * this.lanes
+    words = (step + whole - 1) // whole * this.lanes
+    parts = (words + DEPTH - 1) // DEPTH
+    # As many rows as there is room for; if all of them, then as many matrices.
+    most = room.size // (words * this.rows)
+    tiles = min((M + this.rows - 1) // this.rows, most)
+    some = most // tiles if tiles * this.rows >= M else 1
     for k in range(0, a.shape[2], step):
         stop = min(k + step, a.shape[2])
-        words = (stop - k + whole - 1) // whole * this.lanes
-        parts = (words + DEPTH - 1) // DEPTH
-        # As many rows as there is room for; if all of them, then as many matrices.
-        most = room.size // (words * this.rows)
-        tiles = min((M + this.rows - 1) // this.rows, most)
-        some = most // tiles if tiles * this.rows >= M else 1
         for n in range(0, count, some):
             more = min(n + some, count)
             for row in range(0, M, tiles * this.rows):
@@ -179,20 +184,27 @@ def multiply_piece(piece, out, own, this, workers, end):
     tiles = (len(piece.packed) // len(piece.b), (out.shape[2] + this.columns - 1) // this.columns)
     widest = WIDE * DEPTH // min(DEPTH, piece.packed.shape[1])
     cuts = cut(len(piece.b), tiles, workers, widest)
-    tasks = len(piece.b) * cuts[0] * cuts[1]
+    tickets = np.zeros(workers, np.int64)
     if workers == 1:
-        for task in range(tasks):
-            multiply_block(piece, out, own[0], this, end, tiles, cuts, task, task + 1, 0.0)
+        work(piece, out, own, this, end, tiles, cuts, tickets, 0)
     else:
-        tickets = np.zeros(1, np.int64)
         for worker in prange(workers):
-            task = draw(tickets, 0)
-            while task < tasks:
-                multiply_block(
-                    piece, out, own[worker], this, end, tiles, cuts, task, task + workers,
-                    worker / workers,
-                )  # fmt: skip
-                task = draw(tickets, 0)
+            work(piece, out, own, this, end, tiles, cuts, tickets, np.int64(worker))
+
+
+@jit(borrows=True)
+def work(piece, out, own, this, end, tiles, cuts, tickets, worker):
+    """What one worker does: its own share of the tasks, then what is left of the others'."""
+    tasks, workers = len(piece.b) * cuts[0] * cuts[1], len(tickets)
+    for turn in range(workers):
+        owner = (worker + turn) % workers
+        first, last = tasks * owner // workers, tasks * (owner + 1) // workers
+        task = first + draw(tickets, owner)
+        while task < last:
+            multiply_block(
+                piece, out, own[worker], this, end, tiles, cuts, task, last, worker / workers
+            )
+            task = first + draw(tickets, owner)
 
 
 @jit
@@ -201,8 +213,9 @@ def cut(count, tiles, workers, widest):
 
     Blocks are at most `widest` tiles wide, and the worker with most to do has as little as
     possible. Packing its part of b costs a block about as much as one more row of tiles; and each
-    row as much as two more tiles, for its panel of a comes from memory, or from another core that
-    needs the same rows. So outputs are rather cut into rows.
+    row as much as two more tiles, for its panel of a comes from memory. If other workers need the
+    same rows, many panels come from their caches, which may take longer still: as much as three. So
+    outputs are rather cut into rows.
     """
     best, least = (1, 1), -1
     fewest = (tiles[1] + widest - 1) // widest
@@ -210,7 +223,8 @@ def cut(count, tiles, workers, widest):
         for columns in range(fewest, min(fewest + workers - 1, tiles[1]) + 1):
             rounds = (count * rows * columns + workers - 1) // workers
             high, wide = (tiles[0] + rows - 1) // rows, (tiles[1] + columns - 1) // columns
-            time = rounds * ((high + 1) * wide + 2 * high)
+            panel = 2 if count * rows >= workers else 3
+            time = rounds * ((high + 1) * wide + panel * high)
             if least < 0 or time < least:
                 best, least = (rows, columns), time
     return best
@@ -220,32 +234,32 @@ def cut(count, tiles, workers, widest):
 def place(task, tiles, cuts):
     """The block of a task: of which output, from which row and column of tiles to which.
 
-    Tasks that follow each other share a part of b, which their threads read at the same time.
+    Tasks that follow each other have the same rows, whose panels of a one worker packs for itself.
     """
     which, at = task // (cuts[0] * cuts[1]), task % (cuts[0] * cuts[1])
-    i, j = at % cuts[0], at // cuts[0]
+    i, j = at // cuts[1], at % cuts[1]
     up, down = tiles[0] * i // cuts[0], tiles[0] * (i + 1) // cuts[0]
     left, right = tiles[1] * j // cuts[1], tiles[1] * (j + 1) // cuts[1]
     return which, up, down, left, right
 
 
 @jit(borrows=True)
-def multiply_block(piece, out, own, this, end, tiles, cuts, task, later, share):
-    """One task of `multiply_piece`: one block of one output, with a worker's `own` memory.
+def multiply_block(piece, out, own, this, end, tiles, cuts, task, last, offset):
+    """One task of `work`: one block of one output, with a worker's `own` memory.
 
-    `later` is the task that this thread will probably draw next. `share`, from 0 to 1: where among
-    the block's rows to begin.
+    The tasks up to `last` are of the same share. `offset`, from 0 to 1: where among the block's
+    rows to begin.
     """
     which, up, down, left, right = place(task, tiles, cuts)
     that, beginning, ending = which, right, right
-    if later < len(piece.b) * cuts[0] * cuts[1]:
-        that, _, _, beginning, ending = place(later, tiles, cuts)
+    if task + 1 < last:
+        that, _, _, beginning, ending = place(task + 1, tiles, cuts)
     b, here = piece.b[which], out[piece.first + which]
     words, columns = (b.shape[1] + this.per_word - 1) // this.per_word, this.columns
     size, depth = WIDE * DEPTH * columns, min(DEPTH, piece.packed.shape[1])
     block = own[: size // (depth * columns) * depth * columns].reshape((-1, depth, columns))
     spare = own[size : size + depth * this.rows].reshape((1, depth, this.rows))
-    above, begin = which * tiles[0], up + int(share * (down - up))
+    above, begin = which * tiles[0], up + int(offset * (down - up))
     for start in range(0, words, DEPTH):
         stop, more = min(start + DEPTH, words), piece.add or start > 0
         fetch_panel(piece, which, begin, above + begin, start, stop, this)

@@ -190,22 +190,38 @@ def test_a_block_of_outputs_goes_to_every_worker():
             assert (down, across) == (1, -(-columns // widest))
 
 
+def piece_of(a, b, packed):
+    """All of the product of a (1, M, K) and b (1, K, N) as one piece, and memory for two workers."""
+    this = tile(packed)
+    words = -(-a.shape[2] // (this.lanes * this.per_word)) * this.lanes
+    panels, parts = -(-a.shape[1] // this.rows), -(-words // blocking.DEPTH)
+    piece = blocking.Piece(
+        np.full((panels, words, this.rows), 7, packed), *np.zeros((2, panels * parts), np.int64),
+        raw(a), raw(b).swapaxes(1, 2), 0, 0, a.shape[1], False, True,
+    )  # fmt: skip
+    return piece, np.empty((2, blocking.DEPTH * (blocking.WIDE * this.columns + this.rows)), packed)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, BFLOAT16])
 def test_a_panel_that_another_worker_is_packing_is_packed_once_more(dtype):
     a, b = operands((1,), 100, 900, 70, dtype)
-    expected = matmul.product(a[0], b[0])
     packed = WORD if dtype == BFLOAT16 else "float32"
-    this, out = tile(packed), np.empty((1, 100, 70), np.float32)
-    words = -(-900 // (this.lanes * this.per_word)) * this.lanes
-    panels, parts = -(-100 // this.rows), -(-words // blocking.DEPTH)
-    begun, ready = np.ones((2, panels * parts), np.int64)
-    begun[::3], ready[...] = 0, 0  # two of three are never finished
-    piece = blocking.Piece(
-        np.full((panels, words, this.rows), 7, packed), begun, ready, raw(a),
-        raw(b).swapaxes(1, 2), 0, 0, 100, False, True,
-    )  # fmt: skip
-    own = np.empty((2, blocking.DEPTH * (blocking.WIDE * this.columns + this.rows)), packed)
-    blocking.multiply_piece(piece, out, own, this, 2, fitted(None, out))
-    np.testing.assert_array_equal(out[0], expected)
-    assert (ready[::3] == 1).all() and (np.delete(ready, np.s_[::3]) == 0).all()
-    assert (begun >= 1).all()
+    (piece, own), out = piece_of(a, b, packed), np.empty((1, 100, 70), np.float32)
+    piece.begun[...] = 1
+    piece.begun[::3] = 0  # two of three are never finished
+    blocking.multiply_piece(piece, out, own, tile(packed), 2, fitted(None, out))
+    np.testing.assert_array_equal(out, matmul.product(a, b))
+    assert (piece.ready[::3] == 1).all() and (np.delete(piece.ready, np.s_[::3]) == 0).all()
+    assert (piece.begun >= 1).all()
+
+
+@pytest.mark.parametrize("worker", [0, 1])
+def test_a_worker_does_what_another_does_not_come_to(worker):
+    a, b = operands((1,), 100, 300, 700, np.float32)
+    (piece, own), out = piece_of(a, b, "float32"), np.full((1, 100, 700), np.nan, np.float32)
+    this, tickets = tile("float32"), np.zeros(2, np.int64)
+    tiles = len(piece.packed), -(-700 // this.columns)
+    cuts = 2, -(-tiles[1] // blocking.WIDE)
+    blocking.work(piece, out, own, this, fitted(None, out), tiles, cuts, tickets, worker)
+    np.testing.assert_array_equal(out, matmul.product(a, b))
+    assert (tickets == cuts[1] + 1).all()  # each share's tasks, and the word that it is done
