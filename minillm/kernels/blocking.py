@@ -47,7 +47,8 @@ from minillm.kernels.tile import multiply_tile, tile
 
 DEPTH = 384  # words of k from one visit to the output to the next: 18 KB of a, 48 KB of b
 WIDE = 6  # tiles side by side in a block of b of that depth, 288 KB; more where k ends earlier
-LONGEST = 2 * DEPTH  # words of k in a piece of a product
+GROUP = 8  # panels of a that are packed at a time where their rows lie side by side
+LONGEST = 3 * DEPTH  # words of k in a piece of a product
 ROOM = 3 << 19  # words of a that a piece keeps packed; b is packed anew for each piece
 SMALL = 1 << 18  # multiplications that are not worth a second thread
 
@@ -93,8 +94,9 @@ class Piece(NamedTuple):
     """The part of a product that is multiplied from one filling of the room for panels of a."""
 
     packed: Array  # panels of a: (outputs * rows of tiles, words, rows of a tile)
-    begun: Array  # how many have wanted to pack each panel, a part of DEPTH words after the other
-    ready: Array  # 1 where that is done
+    group: int  # how many panels are packed at a time
+    begun: Array  # how many have wanted to pack each, a part of DEPTH words after the other
+    ready: Array  # 1 where that is done; for a group, both count at its first panel
     a: Array  # (n, rows, k)
     b: Array  # (n, N, k): transposed
     first: int  # the output that the first of them makes
@@ -109,12 +111,13 @@ def multiply(a, b, out, room, own, this, workers, add, end):
     """out (n, M, N) = or += a (n, M, K) times b (n, N, K) transposed, piece by piece."""
     count, M, _ = out.shape
     step, whole = min(LONGEST * this.per_word, a.shape[2]), this.per_word * this.lanes
-    words = (step + whole - 1) // whole * this.lanes
+    words = odd((step + whole - 1) // whole * this.lanes, this.lanes)
+    group = 1 if a.strides[2] == a.itemsize else GROUP
     parts = (words + DEPTH - 1) // DEPTH
-    # As many rows as there is room for; if all of them, then as many matrices.
-    most = room.size // (words * this.rows)
-    tiles = min((M + this.rows - 1) // this.rows, most)
-    some = most // tiles if tiles * this.rows >= M else 1
+    # As many rows as there is room for, shared out evenly; if all of them, then as many matrices.
+    most, tiles = room.size // (words * this.rows), (M + this.rows - 1) // this.rows
+    some, turns = max(1, most // tiles), (tiles + most - 1) // most
+    tiles = (tiles + turns - 1) // turns
     for k in range(0, a.shape[2], step):
         stop = min(k + step, a.shape[2])
         for n in range(0, count, some):
@@ -125,10 +128,20 @@ def multiply(a, b, out, room, own, this, workers, add, end):
                 packed = room[: panels * words * this.rows].reshape((panels, words, this.rows))
                 tickets = np.zeros((2, panels * parts), np.int64)
                 piece = Piece(
-                    packed, tickets[0], tickets[1], a[n:more, row:bottom, k:stop],
+                    packed, group, tickets[0], tickets[1], a[n:more, row:bottom, k:stop],
                     b[n:more, :, k:stop], n, row, bottom, add or k > 0, stop == a.shape[2],
                 )  # fmt: skip
                 multiply_piece(piece, out, own, this, workers, end)
+
+
+@jit
+def odd(words, lanes):
+    """So many words or `lanes` more, so that they fill an odd number of vectors.
+
+    Panels of that length that are written side by side do not all fall into one set of the
+    first-level cache, as they do a multiple of 4 KB apart.
+    """
+    return words | lanes
 
 
 def _draw_plain(tickets, i):
@@ -259,10 +272,10 @@ def multiply_block(piece, out, own, this, end, tiles, cuts, task, last, offset):
     size, depth = WIDE * DEPTH * columns, min(DEPTH, piece.packed.shape[1])
     block = own[: size // (depth * columns) * depth * columns].reshape((-1, depth, columns))
     spare = own[size : size + depth * this.rows].reshape((1, depth, this.rows))
-    above, begin = which * tiles[0], up + int(offset * (down - up))
+    begin = up + int(offset * (down - up))
     for start in range(0, words, DEPTH):
         stop, more = min(start + DEPTH, words), piece.add or start > 0
-        fetch_panel(piece, which, begin, above + begin, start, stop, this)
+        fetch_panel(piece, which, begin, start, stop, this)
         pack(b, left, right, start, stop, block, 0, 0, this)
         # What is packed next: the words that follow, or the columns of the next block.
         follow = which, left, right, stop
@@ -274,10 +287,9 @@ def multiply_block(piece, out, own, this, end, tiles, cuts, task, last, offset):
                 piece.b[follow[0]], follow[1] * columns, follow[2] * columns,
                 follow[3] * this.per_word, (follow[3] + DEPTH) * this.per_word, turn, down - up,
             )  # fmt: skip
-            after = up + (i + 1 - up) % (down - up)
-            fetch_panel(piece, which, after, above + after, start, stop, this)
-            panels, panel, word = piece.packed, above + i, start
-            if not pack_panel(piece, which, i, panel, start, stop, spare, this):
+            fetch_panel(piece, which, up + (i + 1 - up) % (down - up), start, stop, this)
+            panels, panel, word = piece.packed, panel_of(piece, which, i), start
+            if not pack_panel(piece, which, i, up, down, start, stop, spare, this):
                 panels, panel, word = spare, 0, 0
             y = piece.top + i * this.rows
             over, beyond = min(y + this.rows, piece.bottom), min(right * columns, out.shape[2])
@@ -294,15 +306,25 @@ def multiply_block(piece, out, own, this, end, tiles, cuts, task, last, offset):
 
 
 @jit(borrows=True)
-def ticket(piece, panel, start):
-    """Where `begun` and `ready` have the words of a panel from `start` on."""
-    return panel * ((piece.packed.shape[1] + DEPTH - 1) // DEPTH) + start // DEPTH
+def panel_of(piece, which, i):
+    """The panel of a for row i of tiles of an output."""
+    return which * (len(piece.packed) // len(piece.b)) + i
 
 
 @jit(borrows=True)
-def fetch_panel(piece, which, i, panel, start, stop, this):
-    """Have what `pack_panel` will pack brought to the caches, if nobody has begun to."""
-    if drawn(piece.begun, ticket(piece, panel, start)) == 0:
+def ticket(piece, which, i, start):
+    """Where `begun` and `ready` have the words from `start` on of the panel for row i of tiles."""
+    parts = (piece.packed.shape[1] + DEPTH - 1) // DEPTH
+    return panel_of(piece, which, i) * parts + start // DEPTH
+
+
+@jit(borrows=True)
+def fetch_panel(piece, which, i, start, stop, this):
+    """Have what `pack_panel` will pack brought to the caches, if nobody has begun to.
+
+    Not for a group, which is read in long stretches and is more than the caches hold beside b.
+    """
+    if piece.group == 1 and drawn(piece.begun, ticket(piece, which, i, start)) == 0:
         fetch_some(
             piece.a[which], i * this.rows, (i + 1) * this.rows, start * this.per_word,
             stop * this.per_word, 0, 1,
@@ -310,17 +332,20 @@ def fetch_panel(piece, which, i, panel, start, stop, this):
 
 
 @jit(borrows=True)
-def pack_panel(piece, which, i, panel, start, stop, spare, this):
+def pack_panel(piece, which, i, up, down, start, stop, spare, this):
     """See that words start to stop of row i of tiles are packed; whether in `piece.packed`.
 
-    If not, another worker is about to put them there, and `spare` holds them.
+    If not, another worker is about to put them there, and `spare` holds them. The row's group is
+    packed with it: groups are counted from the block's first row `up` and end at its last, `down`.
     """
-    at = ticket(piece, panel, start)
+    low = up + (i - up) // piece.group * piece.group
+    at = ticket(piece, which, low, start)
     if drawn(piece.ready, at) == 0:
         if draw(piece.begun, at) > 0:
             pack(piece.a[which], i, i + 1, start, stop, spare, 0, 0, this)
             return False
-        pack(piece.a[which], i, i + 1, start, stop, piece.packed, panel, start, this)
+        high, panel = min(low + piece.group, down), panel_of(piece, which, low)
+        pack(piece.a[which], low, high, start, stop, piece.packed, panel, start, this)
         draw(piece.ready, at)  # whoever sees that sees what was packed
     return True
 

@@ -12,11 +12,12 @@ Here also ends every other difference between operands: strides and transposes, 
 float32, sizes that no tile divides. Where a panel has more rows than are left, the last is repeated
 (its products are computed and thrown away); numbers past the last k are 0.
 
-Speed: as many rows and words as a vector has lanes are packed at a time, in registers. There are
-two good cases. Where numbers of neighbouring k lie side by side (x and weight in a forward
-product), `turn_blocks` transposes block after block; where neighbouring rows do (both operands of a
-weight gradient), `copy_blocks` copies vectors. Everything else, rare or small, is first gathered
-number by number.
+Speed: there are two good cases. Where numbers of neighbouring k lie side by side (x and weight in a
+forward product), `turn_blocks` transposes squares of as many rows and words as a vector has lanes,
+in registers. Where those of neighbouring rows do (both operands of a weight gradient), `copy_words`
+copies vectors, for several panels at once, since the memory of one row of tiles is 48 bytes at each
+k: less than a cache line, and the next k lies kilobytes away. Everything else, rare or small, is
+gathered number by number into a square first.
 
 bfloat16: a word holds two numbers of neighbouring k, so panels are half as deep. float32 operands
 are rounded to bfloat16 on the way, to nearest, ties to even.
@@ -24,7 +25,6 @@ are rounded to bfloat16 on the way, to nearest, ties to even.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,6 @@ import numpy as np
 from minillm.jit import intrinsic, jit
 from minillm.kernels.bfloat16 import round_to_bfloat16
 from minillm.kernels.layout import on_stack
-from minillm.kernels.processor import WORD
 from minillm.kernels.tile import WRITER, tile, words
 
 
@@ -42,37 +41,25 @@ def pack(source, first, last, start, stop, panels, base, into, this):
 
     Each gets a panel as wide as it needs rows; the first is panel `base`, from word `into` on.
     """
-    width, lanes = panels.shape[2], this.lanes
-    room = on_stack(source)[: lanes * lanes * this.per_word]
-    square = room.reshape((lanes, lanes * this.per_word))
-    # Read memory in long stretches: a panel at a time where k lies side by side, so that few rows
-    # are read at once; all panels, a few k at a time, where rows do. For one panel it is the same.
-    one = last - first == 1 or source.strides[1] == source.itemsize
-    step = stop - start if one else lanes
-    for at in range(start, stop, step):
+    rows, depth = source.shape
+    width, lanes, k = panels.shape[2], this.lanes, start * this.per_word
+    whole = max(0, min(stop, depth // this.per_word) - start) // lanes * lanes  # words
+    done = first  # up to this tile they are packed vector by vector
+    if source.strides[1] == source.itemsize:
         for t in range(first, last):
             for i in range(0, width, lanes):
-                pack_strip(
-                    source, t * width + i, at, min(at + step, stop), panels, base + t - first,
-                    into + at - start, i, square, this,
-                )  # fmt: skip
-
-
-@jit(borrows=True)
-def pack_strip(source, row, start, stop, panels, panel, at, i, square, this):
-    """Pack words of the rows from `row` on to panels[panel, at:, i:]: a vector, or what fits."""
-    rows, depth = source.shape
-    lanes, k = this.lanes, start * this.per_word
-    blocks = max(0, min(stop, depth // this.per_word) - start) // lanes
-    if source.strides[1] == source.itemsize:
-        turn_blocks(source, row, rows - 1, k, blocks, panels, panel, at, i)
-    elif source.strides[0] == source.itemsize and row + min(lanes, panels.shape[2] - i) <= rows:
-        copy_blocks(source, row, k, blocks, panels, panel, at, i)
-    else:
-        blocks = 0
-    for done in range(blocks * lanes, stop - start, lanes):
-        gather(source, row, k + done * this.per_word, square)
-        turn_blocks(square, 0, lanes - 1, 0, 1, panels, panel, at + done, i)
+                row, panel = t * width + i, base + t - first
+                turn_blocks(source, row, rows - 1, k, whole // lanes, panels, panel, into, i)
+        done = last
+    elif source.strides[0] == source.itemsize:
+        done = max(first, min(last, rows // width))
+        copy_words(source, first * width, k, whole, panels, base, into, done - first)
+    square = on_stack(source)[: lanes * lanes * this.per_word].reshape((lanes, -1))
+    for t in range(first, last):
+        for i in range(0, width, lanes):
+            for at in range(whole if t < done else 0, stop - start, lanes):
+                gather(source, t * width + i, k + at * this.per_word, square)
+                turn_blocks(square, 0, lanes - 1, 0, 1, panels, base + t - first, into + at, i)
 
 
 @jit(borrows=True)
@@ -140,19 +127,20 @@ def _write_fetch(context: Any, builder: Any, signature: Any, arguments: Any) -> 
     return context.get_dummy_value()
 
 
-def _as_words(numbers: np.ndarray, panels: np.ndarray) -> np.ndarray:
-    """Numbers (.., per_word) as words (..) of the packed array, in plain Python."""
-    if panels.dtype != WORD:
-        return numbers[..., 0]
-    return words(numbers if numbers.dtype == np.uint16 else round_to_bfloat16(numbers))
+def _words_plain(source, rows, k, there):
+    """In plain Python, the words of these rows from k on, for the part `there` of a panel."""
+    per_word = tile(there.dtype.name).per_word
+    numbers = source[rows, k : k + len(there) * per_word].reshape(len(rows), len(there), per_word)
+    if per_word == 1:
+        return numbers[..., 0].T
+    return words(numbers if numbers.dtype == np.uint16 else round_to_bfloat16(numbers)).T
 
 
 def _turn_blocks_plain(source, row, last, k, blocks, panels, panel, at, i):
-    this = tile(panels.dtype.name)
-    there = panels[panel, at : at + blocks * this.lanes, i : i + this.lanes]  # (words, rows)
+    lanes = tile(panels.dtype.name).lanes
+    there = panels[panel, at : at + blocks * lanes, i : i + lanes]
     rows = np.minimum(np.arange(row, row + there.shape[1]), last)
-    numbers = source[rows, k : k + len(there) * this.per_word]
-    there[...] = _as_words(numbers.reshape(len(rows), -1, this.per_word), panels).T
+    there[...] = _words_plain(source, rows, k, there)
 
 
 @intrinsic(plain=_turn_blocks_plain, uses=WRITER)
@@ -171,94 +159,29 @@ def turn_blocks(typing, source, row, last, k, blocks, panels, panel, at, i):
 
 def _write_turn_blocks(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     """The instructions of `turn_blocks`."""
-    source, row, last, k, blocks, *target = arguments
+    from minillm.kernels.vector_ir import Writer
+
+    source, row, last, k, blocks, panels, panel, at, i = arguments
     source_type, panels_type = signature.args[0], signature.args[5]
     packed = panels_type.dtype.name
     this = tile(packed)
+    write = Writer(context, builder)
+    target = write.element(panels_type, panels, panel, at, i)
+    width = write.length(panels_type, panels, 2)
 
-    def read(write: Any, count: int) -> Callable[[Any], Iterable[Any]]:
+    def turn(count: int) -> None:
+        """The loop over blocks, for so many rows."""
         rows = [write.smaller(write.plus(row, r), last) for r in range(count)]
         starts = [write.element(source_type, source, r, k) for r in rows]
         numbers = this.lanes * this.per_word
 
-        def turned(block: Any) -> list[Any]:
-            at = builder.mul(block, write.integer(numbers))
-            found = [write.load(builder.gep(start, [at]), numbers) for start in starts]
-            found = [write.as_words(vector, packed) for vector in found]
-            return write.turned(found + found[-1:] * (this.lanes - count))
-
-        return turned
-
-    return _write_blocks(context, builder, panels_type, target, blocks, read)
-
-
-def _copy_blocks_plain(source, row, k, blocks, panels, panel, at, i):
-    _turn_blocks_plain(source, row, len(source) - 1, k, blocks, panels, panel, at, i)
-
-
-@intrinsic(plain=_copy_blocks_plain, uses=WRITER)
-def copy_blocks(typing, source, row, k, blocks, panels, panel, at, i):
-    """As `turn_blocks`, where neighbouring rows lie side by side in `source`: no transpose.
-
-    All rows that the panel has room for have to be there.
-    """
-    from numba.core import types
-
-    index = types.intp
-    inputs = (source, index, index, index)
-    return types.void(*inputs, panels, index, index, index), _write_copy_blocks
-
-
-def _write_copy_blocks(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    """The instructions of `copy_blocks`."""
-    source, row, k, blocks, *target = arguments
-    source_type, panels_type = signature.args[0], signature.args[4]
-    packed = panels_type.dtype.name
-    this = tile(packed)
-
-    def read(write: Any, count: int) -> Callable[[Any], Iterable[Any]]:
-        every = [min(lane, count - 1) for lane in range(this.lanes)]
-
-        def row_of(at: Any) -> Any:
-            found = write.load(write.element(source_type, source, row, at), count)
-            return found if count == this.lanes else write.pick(found, found, every)
-
-        def copied(block: Any) -> Iterator[Any]:
-            numbers = this.lanes * this.per_word
-            first = builder.add(k, builder.mul(block, write.integer(numbers)))
-            for n in range(0, numbers, this.per_word):
-                found = [row_of(write.plus(first, n + other)) for other in range(this.per_word)]
-                yield found[0] if this.per_word == 1 else write.zipped(*found, packed)
-
-        return copied
-
-    return _write_blocks(context, builder, panels_type, target, blocks, read)
-
-
-def _write_blocks(
-    context: Any, builder: Any, panels_type: Any, target: Any, blocks: Any,
-    read: Callable[[Any, int], Callable[[Any], Iterable[Any]]],
-) -> Any:  # fmt: skip
-    """Store the vectors read(write, count)(block), one for each word, for all blocks.
-
-    `target`: panels, panel, at, i. `count` lanes of a vector have a place in the panel: all, or in
-    one that is as wide as a tile is high the fewer that are left, known while this is compiled.
-    """
-    from minillm.kernels.vector_ir import Writer
-
-    panels, panel, at, i = target
-    this = tile(panels_type.dtype.name)
-    write = Writer(context, builder)
-    start = write.element(panels_type, panels, panel, at, i)
-    width = write.length(panels_type, panels, 2)
-
-    def store(count: int) -> None:
-        vectors_of = read(write, count)
-
         def step(block: Any, values: list[Any]) -> list[Any]:
-            before = builder.mul(block, write.integer(this.lanes))
-            place = builder.gep(start, [builder.mul(before, width)])
-            for word, vector in enumerate(vectors_of(block)):
+            across = builder.mul(block, write.integer(numbers))
+            found = [write.load(builder.gep(start, [across]), numbers) for start in starts]
+            found = [write.as_words(vector, packed) for vector in found]
+            down = builder.mul(block, write.integer(this.lanes))
+            place = builder.gep(target, [builder.mul(down, width)])
+            for word, vector in enumerate(write.turned(found + found[-1:] * (this.lanes - count))):
                 # Lanes too many are harmless where the next word's are written over them.
                 if count < this.lanes and (this.rows > this.lanes or word == this.lanes - 1):
                     vector = write.pick(vector, vector, [*range(count)])
@@ -269,10 +192,75 @@ def _write_blocks(
         write.loop(blocks, step, [])
 
     few = builder.icmp_signed("<", builder.sub(width, i), write.integer(this.lanes))
-    with builder.if_else(few) as (fewer, whole):
+    with builder.if_else(few) as (fewer, all_lanes):
         with fewer:
             if this.rows % this.lanes:
-                store(this.rows % this.lanes)
-        with whole:
-            store(this.lanes)
+                turn(this.rows % this.lanes)
+        with all_lanes:
+            turn(this.lanes)
+    return context.get_dummy_value()
+
+
+def _copy_words_plain(source, row, k, size, panels, panel, at, count):
+    for there in panels[panel : panel + count, at : at + size]:
+        there[...] = _words_plain(source, np.arange(row, row + there.shape[1]), k, there)
+        row += there.shape[1]
+
+
+@intrinsic(plain=_copy_words_plain, uses=WRITER)
+def copy_words(typing, source, row, k, size, panels, panel, at, count):
+    """panels[panel + p, at + w, i] = word w, from k on, of row (row + p width + i) of `source`.
+
+    For w < size and p < count. Neighbouring rows lie side by side in `source`, and all that the
+    panels have room for are there: one stretch of memory for each k.
+    """
+    from numba.core import types
+
+    index = types.intp
+    inputs = (source, index, index, index)
+    return types.void(*inputs, panels, index, index, index), _write_copy_words
+
+
+def _write_copy_words(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    """The instructions of `copy_words`."""
+    from minillm.kernels.vector_ir import Writer
+
+    source, row, k, size, panels, panel, at, count = arguments
+    source_type, panels_type = signature.args[0], signature.args[4]
+    packed = panels_type.dtype.name
+    this = tile(packed)
+    write = Writer(context, builder)
+
+    def copy(width: int) -> None:
+        """The loop over words, and in it the one over panels, which are as wide as that."""
+        pieces = [(i, min(this.lanes, width - i)) for i in range(0, width, this.lanes)]
+
+        def every_panel(w: Any, values: list[Any]) -> list[Any]:
+            first = builder.add(k, builder.mul(w, write.integer(this.per_word)))
+            lines = [
+                write.element(source_type, source, row, write.plus(first, n))
+                for n in range(this.per_word)
+            ]
+            there = builder.add(at, w)
+
+            def one_panel(p: Any, values: list[Any]) -> list[Any]:
+                along = builder.mul(p, write.integer(width))
+                here = [builder.gep(line, [along]) for line in lines]
+                place = write.element(panels_type, panels, builder.add(panel, p), there)
+                for i, lanes in pieces:
+                    found = [write.load(write.ahead(start, i), lanes) for start in here]
+                    if this.per_word == 2:
+                        found = [write.zipped(found[0], found[1], packed)]
+                    write.store(found[0], write.ahead(place, i))
+                return values
+
+            return write.loop(count, one_panel, values)
+
+        write.loop(size, every_panel, [])
+
+    width = write.length(panels_type, panels, 2)
+    with builder.if_else(builder.icmp_signed("==", width, write.integer(this.rows))) as sides:
+        for side, wide in zip(sides, (this.rows, this.columns), strict=True):
+            with side:
+                copy(wide)
     return context.get_dummy_value()

@@ -127,6 +127,11 @@ class Writer:
         mask = ir.Constant(ir.VectorType(LANE, len(lanes)), lanes)
         return self.builder.shuffle_vector(first, second, mask)
 
+    def padded(self, vector: Any, lanes: int) -> Any:
+        """A vector of `lanes` that begins with `vector`; what follows does not matter."""
+        whatever = ir.Constant(vector.type, ir.Undefined)
+        return self.pick(vector, whatever, [min(n, vector.type.count) for n in range(lanes)])
+
     def turned(self, vectors: list[Any]) -> list[Any]:
         """The transpose of a square: vector i of the result has lane i of each given vector.
 
@@ -262,12 +267,13 @@ class Writer:
 
     def zipped(self, first: Any, second: Any, packed: str) -> Any:
         """Words of bfloat16: the numbers of `first` in the low halves, of `second` in the high."""
-        lanes = first.type.count
+        count, lanes = first.type.count, machine().vector_bytes // BYTES[FLOAT]
+        first, second = self.padded(first, lanes), self.padded(second, lanes)
         both = self.pick(first, second, [*range(2 * lanes)])
         if both.type.element == FLOAT:
             rounded = self.round_to_bfloat16(both)
             both = self.builder.bitcast(rounded, ir.VectorType(NUMBERS["uint16"], 2 * lanes))
-        order = [lane + half * lanes for lane in range(lanes) for half in range(2)]
+        order = [lane + half * lanes for lane in range(count) for half in range(2)]
         return self.as_words(self.pick(both, both, order), packed)
 
     def widen(self, numbers: Any) -> Any:
