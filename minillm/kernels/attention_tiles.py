@@ -86,6 +86,7 @@ from minillm.kernels.block_product import (
     small_tile,
     stored_as,
 )
+from minillm.kernels.shares import next_task
 
 TASKS = 16  # wanted at least: enough to share out evenly, few enough parts of dk and dv
 QUERIES, KEYS = 32, 64  # queries of a tile and keys of a block: 8 KB of scores in float32
@@ -204,14 +205,15 @@ def round_up(size, multiple):
 @jit(parallel=True, reads=("q", "k", "v", "first", "last"))
 def _forward_tasks(q, k, v, like, first, last, scale, out, lse, workers, cut):
     seen = intervals(first, last, q.shape[1] // k.shape[1], k.shape[2], cut.queries)
+    tickets = np.zeros(workers, np.int64)
     for worker in prange(workers):
         # Numba's own type for `worker` is unsigned: the function would be compiled for both.
-        _forward_worker(q, k, v, like, seen, scale, out, lse, np.int64(worker), workers, cut)
+        _forward_worker(q, k, v, like, seen, scale, out, lse, np.int64(worker), tickets, cut)
 
 
 @jit
-def _forward_worker(q, k, v, like, seen, scale, out, lse, worker, workers, cut):
-    """Every n-th task, one after another in the same scratch memory."""
+def _forward_worker(q, k, v, like, seen, scale, out, lse, worker, tickets, cut):
+    """Task after task, as they are shared out, in the same scratch memory."""
     B, G, S, D = k.shape
     low, high, ranges = seen
     R, tiles, pair, one = q.shape[1] // G, low.shape[1], cut.pair, lse.dtype.type(1)
@@ -224,8 +226,10 @@ def _forward_worker(q, k, v, like, seen, scale, out, lse, worker, workers, cut):
     weight_pairs = pairs_of(weights)
     top, total = np.empty(size, lse.dtype), np.empty(size, lse.dtype)
     shrink = np.empty(size, lse.dtype)
-    tasks = B * G * cut.parts
-    for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
+    while True:
+        task, _ = next_task(tickets, worker, B * G * cut.parts)
+        if task < 0:
+            break
         b, g, part = task // (G * cut.parts), task // cut.parts % G, task % cut.parts
         h, mask = g * R, b % low.shape[0]
         q_here, lse_here = q[b, h : h + R], lse[b, h : h + R]  # (R, T, D), (R, T)
@@ -267,14 +271,15 @@ def _forward_worker(q, k, v, like, seen, scale, out, lse, worker, workers, cut):
 @jit(parallel=True, reads=("dout", "q", "k", "v", "out", "lse", "first", "last"))
 def _backward_tasks(dout, q, k, v, out, lse, like, first, last, scale, dq, dk, dv, workers, cut):
     seen = intervals(first, last, q.shape[1] // k.shape[1], k.shape[2], cut.queries)
+    tickets = np.zeros(workers, np.int64)
     for worker in prange(workers):
         _backward_worker(
-            dout, q, k, v, out, lse, like, seen, scale, dq, dk, dv, np.int64(worker), workers, cut
+            dout, q, k, v, out, lse, like, seen, scale, dq, dk, dv, np.int64(worker), tickets, cut
         )
 
 
 @jit
-def _backward_worker(dout, q, k, v, out, lse, like, seen, scale, dq, dk, dv, worker, workers, cut):
+def _backward_worker(dout, q, k, v, out, lse, like, seen, scale, dq, dk, dv, worker, tickets, cut):
     """As `_forward_worker`, with dq (B, T, H, D) and dk, dv (parts, B, G, S, D)."""
     B, G, S, D = k.shape
     low, high, ranges = seen
@@ -292,8 +297,10 @@ def _backward_worker(dout, q, k, v, out, lse, like, seen, scale, dq, dk, dv, wor
     weights, dscores = stored_as(block, like), stored_as(dblock, like)
     key_pairs, query_pairs, dout_pairs = pairs_of(keys), pairs_of(queries), pairs_of(douts)
     dscore_pairs, rows = pairs_of(dscores), stored_as(queries, lse)
-    tasks = B * G * cut.parts
-    for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
+    while True:
+        task, _ = next_task(tickets, worker, B * G * cut.parts)
+        if task < 0:
+            break
         b, g, part = task // (G * cut.parts), task // cut.parts % G, task % cut.parts
         h, mask = g * R, b % low.shape[0]
         q_here, dout_here, out_here = q[b, h : h + R], dout[b, h : h + R], out[b, h : h + R]

@@ -15,15 +15,13 @@ multiplication" (2008), with the parts of a and b exchanged.
 
 Packing a is no step of its own: it would wait for memory, while the multipliers wait for it. A
 panel of a is packed by whichever core needs it first, its numbers on their way since the row of
-tiles before. Cores begin with different rows, and find those of the others packed when they come
-to them. Where two need a panel at the same moment, one of them packs a copy for itself; so nobody
-waits for anybody.
+tiles before; where a is transposed, a group of panels at a time (packing.py). Cores begin with
+different rows, and find those of the others packed when they come to them. Where two need a panel
+at the same moment, one of them packs a copy for itself; so nobody waits for anybody.
 
-Threads take different blocks of the output, each first those of its own share, which are whole rows
-if possible. It has the same share in every product and the same part in every other kernel, so a
-core finds in its caches what it has written; from another's caches numbers come slowly, and from
-those of another chip, as processors of many cores have several, more slowly than from memory. Who
-is done helps the others: cores differ in speed, by design or because other programs need them too.
+Threads take different blocks of the output, each first those of its own share (shares.py). Blocks
+are counted along rows, and outputs rather cut into rows than into columns: then a thread mostly has
+the rows that it had in the product and the kernels before, and its core what it wrote there.
 
 Each number of the output is summed by one thread: over the k of DEPTH words in order, then over
 such partial sums in order. So neither the number of threads nor the other rows and columns change a
@@ -33,16 +31,17 @@ bit of it.
 from __future__ import annotations
 
 import threading
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from minillm import backend
 from minillm.backend import Array
-from minillm.jit import intrinsic, jit, prange
+from minillm.jit import jit, prange
 from minillm.kernels.epilogue import Epilogue, finish
 from minillm.kernels.layout import on_stack
 from minillm.kernels.packing import fetch_some, pack
+from minillm.kernels.shares import draw, drawn, next_task
 from minillm.kernels.tile import multiply_tile, tile
 
 DEPTH = 384  # words of k from one visit to the output to the next: 18 KB of a, 48 KB of b
@@ -110,9 +109,12 @@ class Piece(NamedTuple):
 def multiply(a, b, out, room, own, this, workers, add, end):
     """out (n, M, N) = or += a (n, M, K) times b (n, N, K) transposed, piece by piece."""
     count, M, _ = out.shape
-    step, whole = min(LONGEST * this.per_word, a.shape[2]), this.per_word * this.lanes
-    words = odd((step + whole - 1) // whole * this.lanes, this.lanes)
-    group = 1 if a.strides[2] == a.itemsize else GROUP
+    depth = (a.shape[2] + this.per_word - 1) // this.per_word  # words
+    pieces = (depth + LONGEST - 1) // LONGEST
+    longest = (depth + pieces * DEPTH - 1) // (pieces * DEPTH) * DEPTH
+    words = (min(depth, longest) + this.lanes - 1) // this.lanes * this.lanes
+    words, step = odd(words, this.lanes), longest * this.per_word
+    group = GROUP if a.strides[1] == a.itemsize != a.strides[2] else 1
     parts = (words + DEPTH - 1) // DEPTH
     # As many rows as there is room for, shared out evenly; if all of them, then as many matrices.
     most, tiles = room.size // (words * this.rows), (M + this.rows - 1) // this.rows
@@ -144,53 +146,6 @@ def odd(words, lanes):
     return words | lanes
 
 
-def _draw_plain(tickets, i):
-    tickets[i] += 1
-    return tickets[i] - 1
-
-
-@intrinsic(plain=_draw_plain)
-def draw(typing, tickets, i):
-    """tickets[i], which is one more for the next thread: 0, 1, 2, .., each drawn once.
-
-    What a thread wrote before is seen by those who draw, or look by `drawn`, after it.
-    """
-    from numba.core import types
-
-    return types.int64(tickets, types.intp), _write_draw
-
-
-def _write_draw(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    """The instruction of `draw`: read, add one and write, with no other thread in between."""
-    one = context.get_constant(signature.return_type, 1)
-    place = _place_of_ticket(context, builder, signature, arguments)
-    return builder.atomic_rmw("add", place, one, "acq_rel")
-
-
-def _drawn_plain(tickets, i):
-    return tickets[i]
-
-
-@intrinsic(plain=_drawn_plain)
-def drawn(typing, tickets, i):
-    """How many have been drawn from tickets[i]."""
-    from numba.core import types
-
-    return types.int64(tickets, types.intp), _write_drawn
-
-
-def _write_drawn(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    """The instruction of `drawn`: to read, and only then to go on."""
-    place = _place_of_ticket(context, builder, signature, arguments)
-    return builder.load_atomic(place, "acquire", 8)
-
-
-def _place_of_ticket(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    """The address of tickets[i], of a contiguous array."""
-    array = context.make_array(signature.args[0])(context, builder, arguments[0])
-    return builder.gep(array.data, [arguments[1]])
-
-
 @jit(parallel=True)
 def multiply_piece(piece, out, own, this, workers, end):
     """All workers multiply a piece of a by all of b."""
@@ -207,17 +162,14 @@ def multiply_piece(piece, out, own, this, workers, end):
 
 @jit(borrows=True)
 def work(piece, out, own, this, end, tiles, cuts, tickets, worker):
-    """What one worker does: its own share of the tasks, then what is left of the others'."""
-    tasks, workers = len(piece.b) * cuts[0] * cuts[1], len(tickets)
-    for turn in range(workers):
-        owner = (worker + turn) % workers
-        first, last = tasks * owner // workers, tasks * (owner + 1) // workers
-        task = first + draw(tickets, owner)
-        while task < last:
-            multiply_block(
-                piece, out, own[worker], this, end, tiles, cuts, task, last, worker / workers
-            )
-            task = first + draw(tickets, owner)
+    """What one worker does: block after block, as they are shared out."""
+    tasks = len(piece.b) * cuts[0] * cuts[1]
+    task, last = next_task(tickets, worker, tasks)
+    while task >= 0:
+        multiply_block(
+            piece, out, own[worker], this, end, tiles, cuts, task, last, worker / len(tickets)
+        )
+        task, last = next_task(tickets, worker, tasks)
 
 
 @jit
@@ -226,9 +178,9 @@ def cut(count, tiles, workers, widest):
 
     Blocks are at most `widest` tiles wide, and the worker with most to do has as little as
     possible. Packing its part of b costs a block about as much as one more row of tiles; and each
-    row as much as two more tiles, for its panel of a comes from memory. If other workers need the
-    same rows, many panels come from their caches, which may take longer still: as much as three. So
-    outputs are rather cut into rows.
+    row as much as two more tiles, for its panel of a comes from memory. Where several workers need
+    the same rows it counts as three, for panels then come from other cores' caches, which may take
+    longer still. So outputs are rather cut into rows.
     """
     best, least = (1, 1), -1
     fewest = (tiles[1] + widest - 1) // widest
@@ -247,7 +199,7 @@ def cut(count, tiles, workers, widest):
 def place(task, tiles, cuts):
     """The block of a task: of which output, from which row and column of tiles to which.
 
-    Tasks that follow each other have the same rows, whose panels of a one worker packs for itself.
+    Tasks that follow each other mostly have the same rows: a worker finds the panels it has packed.
     """
     which, at = task // (cuts[0] * cuts[1]), task % (cuts[0] * cuts[1])
     i, j = at // cuts[1], at % cuts[1]

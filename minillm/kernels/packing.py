@@ -15,8 +15,8 @@ float32, sizes that no tile divides. Where a panel has more rows than are left, 
 Speed: there are two good cases. Where numbers of neighbouring k lie side by side (x and weight in a
 forward product), `turn_blocks` transposes squares of as many rows and words as a vector has lanes,
 in registers. Where those of neighbouring rows do (both operands of a weight gradient), `copy_words`
-copies vectors, for several panels at once, since the memory of one row of tiles is 48 bytes at each
-k: less than a cache line, and the next k lies kilobytes away. Everything else, rare or small, is
+copies vectors, for several panels at once: the memory of one row of tiles is e.g. 48 bytes at each
+k, less than a cache line, and the next k lies kilobytes away. Everything else, rare or small, is
 gathered number by number into a square first.
 
 bfloat16: a word holds two numbers of neighbouring k, so panels are half as deep. float32 operands
@@ -211,8 +211,9 @@ def _copy_words_plain(source, row, k, size, panels, panel, at, count):
 def copy_words(typing, source, row, k, size, panels, panel, at, count):
     """panels[panel + p, at + w, i] = word w, from k on, of row (row + p width + i) of `source`.
 
-    For w < size and p < count. Neighbouring rows lie side by side in `source`, and all that the
-    panels have room for are there: one stretch of memory for each k.
+    For w < size, p < count, i < width: panels as wide as a tile has rows or columns. Neighbouring
+    rows lie side by side in `source`, and all that the panels have room for are there: one stretch
+    of memory for each k.
     """
     from numba.core import types
 
