@@ -90,8 +90,8 @@ packed_b = np.empty((SIZE // shape.columns, SIZE, shape.columns), np.float32)
 @jit
 def tiles(a, b, out, packed_a, packed_b, this):
     down, across, depth = len(packed_a), len(packed_b), a.shape[1]
-    pack(a, 0, down, 0, depth, packed_a, 0, 0, this)
-    pack(b.T, 0, across, 0, depth, packed_b, 0, 0, this)
+    pack(a, 0, down, 0, depth, packed_a, 0, 0)
+    pack(b.T, 0, across, 0, depth, packed_b, 0, 0)
     for i in range(down):
         for j in range(across):
             at = i * this.rows, j * this.columns

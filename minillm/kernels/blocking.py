@@ -42,7 +42,7 @@ from minillm.kernels.epilogue import Epilogue, finish
 from minillm.kernels.layout import on_stack
 from minillm.kernels.packing import fetch_some, pack
 from minillm.kernels.shares import draw, drawn, next_task
-from minillm.kernels.tile import multiply_tile, tile
+from minillm.kernels.tile import multiply_tile, tile, tile_of
 
 DEPTH = 384  # words of k from one visit to the output to the next: 18 KB of a, 48 KB of b
 WIDE = 6  # tiles side by side in a block of b of that depth, 288 KB; more where k ends earlier
@@ -65,7 +65,7 @@ def product_fast(
     # A worker's own memory: a block of b, and a panel of a that another is packing.
     own = _kept.memory("own", packed, (threads, DEPTH * (WIDE * this.columns + this.rows)))
     workers = 1 if out.size * a.shape[2] < SMALL else threads
-    multiply(a, b.swapaxes(1, 2), out, room, own, this, workers, add, end)
+    multiply(a, b.swapaxes(1, 2), out, room, own, workers, add, end.kind, end.bias, end.beside)
 
 
 class _Kept(threading.local):
@@ -106,8 +106,9 @@ class Piece(NamedTuple):
 
 
 @jit(reads=("a", "b"))
-def multiply(a, b, out, room, own, this, workers, add, end):
+def multiply(a, b, out, room, own, workers, add, kind, bias, beside):
     """out (n, M, N) = or += a (n, M, K) times b (n, N, K) transposed, piece by piece."""
+    this, end = tile_of(room), Epilogue(kind, bias, beside)
     count, M, _ = out.shape
     depth = (a.shape[2] + this.per_word - 1) // this.per_word  # words
     pieces = (depth + LONGEST - 1) // LONGEST
@@ -133,7 +134,7 @@ def multiply(a, b, out, room, own, this, workers, add, end):
                     packed, group, tickets[0], tickets[1], a[n:more, row:bottom, k:stop],
                     b[n:more, :, k:stop], n, row, bottom, add or k > 0, stop == a.shape[2],
                 )  # fmt: skip
-                multiply_piece(piece, out, own, this, workers, end)
+                multiply_piece(piece, out, own, workers, end)
 
 
 @jit
@@ -147,27 +148,28 @@ def odd(words, lanes):
 
 
 @jit(parallel=True)
-def multiply_piece(piece, out, own, this, workers, end):
+def multiply_piece(piece, out, own, workers, end):
     """All workers multiply a piece of a by all of b."""
+    this = tile_of(piece.packed)
     tiles = (len(piece.packed) // len(piece.b), (out.shape[2] + this.columns - 1) // this.columns)
     widest = WIDE * DEPTH // min(DEPTH, piece.packed.shape[1])
     cuts = cut(len(piece.b), tiles, workers, widest)
     tickets = np.zeros(workers, np.int64)
     if workers == 1:
-        work(piece, out, own, this, end, tiles, cuts, tickets, 0)
+        work(piece, out, own, end, tiles, cuts, tickets, 0)
     else:
         for worker in prange(workers):
-            work(piece, out, own, this, end, tiles, cuts, tickets, np.int64(worker))
+            work(piece, out, own, end, tiles, cuts, tickets, np.int64(worker))
 
 
 @jit(borrows=True)
-def work(piece, out, own, this, end, tiles, cuts, tickets, worker):
+def work(piece, out, own, end, tiles, cuts, tickets, worker):
     """What one worker does: block after block, as they are shared out."""
     tasks = len(piece.b) * cuts[0] * cuts[1]
     task, last = next_task(tickets, worker, tasks)
     while task >= 0:
         multiply_block(
-            piece, out, own[worker], this, end, tiles, cuts, task, last, worker / len(tickets)
+            piece, out, own[worker], end, tiles, cuts, task, last, worker / len(tickets)
         )
         task, last = next_task(tickets, worker, tasks)
 
@@ -177,7 +179,7 @@ def cut(count, tiles, workers, widest):
     """Into how many (rows, columns) of blocks to cut `count` outputs of (rows, columns) `tiles`.
 
     Blocks are at most `widest` tiles wide, and the worker with most to do has as little as
-    possible. Packing its part of b costs a block about as much as one more row of tiles; and each
+    possible. Packing its part of b costs a block about as much as two more rows of tiles; and each
     row as much as two more tiles, for its panel of a comes from memory. Where several workers need
     the same rows it counts as three, for panels then come from other cores' caches, which may take
     longer still. So outputs are rather cut into rows.
@@ -189,7 +191,7 @@ def cut(count, tiles, workers, widest):
             rounds = (count * rows * columns + workers - 1) // workers
             high, wide = (tiles[0] + rows - 1) // rows, (tiles[1] + columns - 1) // columns
             panel = 2 if count * rows >= workers else 3
-            time = rounds * ((high + 1) * wide + panel * high)
+            time = rounds * ((high + 2) * wide + panel * high)
             if least < 0 or time < least:
                 best, least = (rows, columns), time
     return best
@@ -209,12 +211,13 @@ def place(task, tiles, cuts):
 
 
 @jit(borrows=True)
-def multiply_block(piece, out, own, this, end, tiles, cuts, task, last, offset):
+def multiply_block(piece, out, own, end, tiles, cuts, task, last, offset):
     """One task of `work`: one block of one output, with a worker's `own` memory.
 
     The tasks up to `last` are of the same share. `offset`, from 0 to 1: where among the block's
     rows to begin.
     """
+    this = tile_of(piece.packed)
     which, up, down, left, right = place(task, tiles, cuts)
     that, beginning, ending = which, right, right
     if task + 1 < last:
@@ -227,8 +230,8 @@ def multiply_block(piece, out, own, this, end, tiles, cuts, task, last, offset):
     begin = up + int(offset * (down - up))
     for start in range(0, words, DEPTH):
         stop, more = min(start + DEPTH, words), piece.add or start > 0
-        fetch_panel(piece, which, begin, start, stop, this)
-        pack(b, left, right, start, stop, block, 0, 0, this)
+        fetch_panel(piece, which, begin, start, stop)
+        pack(b, left, right, start, stop, block, 0, 0)
         # What is packed next: the words that follow, or the columns of the next block.
         follow = which, left, right, stop
         if stop == words:
@@ -239,9 +242,9 @@ def multiply_block(piece, out, own, this, end, tiles, cuts, task, last, offset):
                 piece.b[follow[0]], follow[1] * columns, follow[2] * columns,
                 follow[3] * this.per_word, (follow[3] + DEPTH) * this.per_word, turn, down - up,
             )  # fmt: skip
-            fetch_panel(piece, which, up + (i + 1 - up) % (down - up), start, stop, this)
+            fetch_panel(piece, which, up + (i + 1 - up) % (down - up), start, stop)
             panels, panel, word = piece.packed, panel_of(piece, which, i), start
-            if not pack_panel(piece, which, i, up, down, start, stop, spare, this):
+            if not pack_panel(piece, which, i, up, down, start, stop, spare):
                 panels, panel, word = spare, 0, 0
             y = piece.top + i * this.rows
             over, beyond = min(y + this.rows, piece.bottom), min(right * columns, out.shape[2])
@@ -250,7 +253,7 @@ def multiply_block(piece, out, own, this, end, tiles, cuts, task, last, offset):
                 beside = end.beside[piece.first + which]
                 fetch_some(beside, y, over, left * columns, beyond, 0, 1)
             multiply_row(
-                panels, panel, word, block, left, right, stop - start, here, y, piece.bottom, this,
+                panels, panel, word, block, left, right, stop - start, here, y, piece.bottom,
                 more,
             )  # fmt: skip
             if finishing:
@@ -271,11 +274,12 @@ def ticket(piece, which, i, start):
 
 
 @jit(borrows=True)
-def fetch_panel(piece, which, i, start, stop, this):
+def fetch_panel(piece, which, i, start, stop):
     """Have what `pack_panel` will pack brought to the caches, if nobody has begun to.
 
     Not for a group, which is read in long stretches and is more than the caches hold beside b.
     """
+    this = tile_of(piece.packed)
     if piece.group == 1 and drawn(piece.begun, ticket(piece, which, i, start)) == 0:
         fetch_some(
             piece.a[which], i * this.rows, (i + 1) * this.rows, start * this.per_word,
@@ -284,7 +288,7 @@ def fetch_panel(piece, which, i, start, stop, this):
 
 
 @jit(borrows=True)
-def pack_panel(piece, which, i, up, down, start, stop, spare, this):
+def pack_panel(piece, which, i, up, down, start, stop, spare):
     """See that words start to stop of row i of tiles are packed; whether in `piece.packed`.
 
     If not, another worker is about to put them there, and `spare` holds them. The row's group is
@@ -294,17 +298,18 @@ def pack_panel(piece, which, i, up, down, start, stop, spare, this):
     at = ticket(piece, which, low, start)
     if drawn(piece.ready, at) == 0:
         if draw(piece.begun, at) > 0:
-            pack(piece.a[which], i, i + 1, start, stop, spare, 0, 0, this)
+            pack(piece.a[which], i, i + 1, start, stop, spare, 0, 0)
             return False
         high, panel = min(low + piece.group, down), panel_of(piece, which, low)
-        pack(piece.a[which], low, high, start, stop, piece.packed, panel, start, this)
+        pack(piece.a[which], low, high, start, stop, piece.packed, panel, start)
         draw(piece.ready, at)  # whoever sees that sees what was packed
     return True
 
 
 @jit(borrows=True)
-def multiply_row(panels, panel, word, block, left, right, depth, out, y, bottom, this, add):
+def multiply_row(panels, panel, word, block, left, right, depth, out, y, bottom, add):
     """The tiles left to right of one row of them, whose first row of `out` is `y`."""
+    this = tile_of(panels)
     edge = on_stack(out)[: this.rows * this.columns].reshape((this.rows, this.columns))
     for j in range(left, right):
         x = j * this.columns

@@ -9,8 +9,9 @@ reads them from cache many times:
 
 `source` is a, or b transposed: in both the summed index k is a column, so one function packs both.
 Here also ends every other difference between operands: strides and transposes, bfloat16 or
-float32, sizes that no tile divides. Where a panel has more rows than are left, the last is repeated
-(its products are computed and thrown away); numbers past the last k are 0.
+float32, sizes that no tile divides. Where a panel has more rows than are left, it is filled up with
+what is at hand, the last row again or what follows in memory (its products are computed and thrown
+away); numbers past the last k are 0.
 
 Speed: there are two good cases. Where numbers of neighbouring k lie side by side (x and weight in a
 forward product), `turn_blocks` transposes squares of as many rows and words as a vector has lanes,
@@ -32,19 +33,20 @@ import numpy as np
 from minillm.jit import intrinsic, jit
 from minillm.kernels.bfloat16 import round_to_bfloat16
 from minillm.kernels.layout import on_stack
-from minillm.kernels.tile import WRITER, tile, words
+from minillm.kernels.tile import WRITER, tile, tile_of, words
 
 
 @jit(borrows=True)
-def pack(source, first, last, start, stop, panels, base, into, this):
+def pack(source, first, last, start, stop, panels, base, into):
     """Pack words start to stop of source (rows, K), for the tiles first to last along its rows.
 
     Each gets a panel as wide as it needs rows; the first is panel `base`, from word `into` on.
     """
+    this = tile_of(panels)
     rows, depth = source.shape
     width, lanes, k = panels.shape[2], this.lanes, start * this.per_word
     whole = max(0, min(stop, depth // this.per_word) - start) // lanes * lanes  # words
-    done = first  # up to this tile they are packed vector by vector
+    done, beyond = first, 0  # up to this tile, and so many words of the next, by whole vectors
     if source.strides[1] == source.itemsize:
         for t in range(first, last):
             for i in range(0, width, lanes):
@@ -54,10 +56,14 @@ def pack(source, first, last, start, stop, panels, base, into, this):
     elif source.strides[0] == source.itemsize:
         done = max(first, min(last, rows // width))
         copy_words(source, first * width, k, whole, panels, base, into, done - first)
+        if done < last and source.strides[1] >= width * source.itemsize:
+            # A panel with too few rows is filled from those of the next k, if there is one.
+            beyond = max(0, min(stop, (depth - 1) // this.per_word) - start) // lanes * lanes
+            copy_words(source, done * width, k, beyond, panels, base + done - first, into, 1)
     square = on_stack(source)[: lanes * lanes * this.per_word].reshape((lanes, -1))
     for t in range(first, last):
         for i in range(0, width, lanes):
-            for at in range(whole if t < done else 0, stop - start, lanes):
+            for at in range(whole if t < done else beyond, stop - start, lanes):
                 gather(source, t * width + i, k + at * this.per_word, square)
                 turn_blocks(square, 0, lanes - 1, 0, 1, panels, base + t - first, into + at, i)
 
@@ -203,7 +209,8 @@ def _write_turn_blocks(context: Any, builder: Any, signature: Any, arguments: An
 
 def _copy_words_plain(source, row, k, size, panels, panel, at, count):
     for there in panels[panel : panel + count, at : at + size]:
-        there[...] = _words_plain(source, np.arange(row, row + there.shape[1]), k, there)
+        some = np.minimum(np.arange(row, row + there.shape[1]), len(source) - 1)
+        there[...] = _words_plain(source, some, k, there)
         row += there.shape[1]
 
 
@@ -212,8 +219,8 @@ def copy_words(typing, source, row, k, size, panels, panel, at, count):
     """panels[panel + p, at + w, i] = word w, from k on, of row (row + p width + i) of `source`.
 
     For w < size, p < count, i < width: panels as wide as a tile has rows or columns. Neighbouring
-    rows lie side by side in `source`, and all that the panels have room for are there: one stretch
-    of memory for each k.
+    rows lie side by side in `source`: one stretch of memory for each k, as long as the panels are
+    wide, also where the last rows are no more of `source`.
     """
     from numba.core import types
 

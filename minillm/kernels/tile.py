@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minillm.jit import intrinsic
+from minillm.jit import by_types, intrinsic
 from minillm.kernels.processor import WORD, machine
 
 # The files that decide what the intrinsics here, in packing.py, few_rows.py and bfloat16.py write.
@@ -64,6 +64,17 @@ def tile(packed: str) -> Tile:
     # Two vectors of sums a row, and as many rows as leave registers for b and the spread a.
     rows = 12 if this.registers == 32 else 6
     return Tile(rows, 2 * lanes, lanes, 2 if packed == WORD else 1)
+
+
+def _tile_by_types(panels):
+    this = tile(panels.dtype.name)
+    return lambda panels: this
+
+
+@by_types(_tile_by_types)
+def tile_of(panels):
+    """The tile for these panels; compiled code has its sizes as constants."""
+    return tile(panels.dtype.name)
 
 
 def words(pairs: Any) -> Any:

@@ -215,7 +215,7 @@ def test_a_panel_that_another_worker_is_packing_is_packed_once_more(dtype, trans
     (piece, own), out = piece_of(a, b, packed), np.empty((1, 400, 70), np.float32)
     piece.begun[...] = 1
     piece.begun[::3] = 0  # two of three are never finished
-    blocking.multiply_piece(piece, out, own, tile(packed), 2, fitted(None, out))
+    blocking.multiply_piece(piece, out, own, 2, fitted(None, out))
     np.testing.assert_array_equal(out, matmul.product(a, b))
     check(out, a, b)
     assert (np.delete(piece.ready, np.s_[::3]) == 0).all()
@@ -232,6 +232,6 @@ def test_a_worker_does_what_another_does_not_come_to(worker):
     this, tickets = tile("float32"), np.zeros(2, np.int64)
     tiles = len(piece.packed), -(-700 // this.columns)
     cuts = 2, -(-tiles[1] // blocking.WIDE)
-    blocking.work(piece, out, own, this, fitted(None, out), tiles, cuts, tickets, worker)
+    blocking.work(piece, out, own, fitted(None, out), tiles, cuts, tickets, worker)
     np.testing.assert_array_equal(out, matmul.product(a, b))
     assert (tickets > cuts[1]).all()  # each share's tasks, and the word that none is left
