@@ -17,7 +17,7 @@ Packing a is no step of its own: it would wait for memory, while the multipliers
 panel of a is packed by whichever core needs it first, its numbers on their way since the row of
 tiles before; where a is transposed, a group of panels at a time (packing.py). Cores begin with
 different rows, and find those of the others packed when they come to them. Where two need a panel
-at the same moment, one of them packs a copy for itself; so nobody waits for anybody.
+at the same moment, both pack it; so nobody waits for anybody.
 
 Threads take different blocks of the output, each first those of its own share (shares.py). Blocks
 are counted along rows, and outputs rather cut into rows than into columns: then a thread mostly has
@@ -60,12 +60,11 @@ def product_fast(
     `out` is contiguous, a and b need not be; K is not 0. packed: the dtype of panels, "float32",
     "float64", or WORD for bfloat16 products; then a and b hold float32 or the bits of bfloat16.
     """
-    this, threads = tile(packed), backend.threads()
+    threads = backend.threads()
     room = _kept.memory("a", packed, (ROOM,))
-    # A worker's own memory: a block of b, and a panel of a that another is packing.
-    own = _kept.memory("own", packed, (threads, DEPTH * (WIDE * this.columns + this.rows)))
+    blocks = _kept.memory("b", packed, (threads, DEPTH * WIDE * tile(packed).columns))
     workers = 1 if out.size * a.shape[2] < SMALL else threads
-    multiply(a, b.swapaxes(1, 2), out, room, own, workers, add, end.kind, end.bias, end.beside)
+    multiply(a, b.swapaxes(1, 2), out, room, blocks, workers, add, end.kind, end.bias, end.beside)
 
 
 class _Kept(threading.local):
@@ -93,9 +92,8 @@ class Piece(NamedTuple):
     """The part of a product that is multiplied from one filling of the room for panels of a."""
 
     packed: Array  # panels of a: (outputs * rows of tiles, words, rows of a tile)
-    group: int  # how many panels are packed at a time
-    begun: Array  # how many have wanted to pack each, a part of DEPTH words after the other
-    ready: Array  # 1 where that is done; for a group, both count at its first panel
+    group: int  # how many panels are packed at a time; the first tells of all
+    ready: Array  # not 0 where one is packed, a part of DEPTH words after the other
     a: Array  # (n, rows, k)
     b: Array  # (n, N, k): transposed
     first: int  # the output that the first of them makes
@@ -106,7 +104,7 @@ class Piece(NamedTuple):
 
 
 @jit(reads=("a", "b"))
-def multiply(a, b, out, room, own, workers, add, kind, bias, beside):
+def multiply(a, b, out, room, blocks, workers, add, kind, bias, beside):
     """out (n, M, N) = or += a (n, M, K) times b (n, N, K) transposed, piece by piece."""
     this, end = tile_of(room), Epilogue(kind, bias, beside)
     count, M, _ = out.shape
@@ -129,12 +127,11 @@ def multiply(a, b, out, room, own, workers, add, kind, bias, beside):
                 bottom = min(row + tiles * this.rows, M)
                 panels = (more - n) * ((bottom - row + this.rows - 1) // this.rows)
                 packed = room[: panels * words * this.rows].reshape((panels, words, this.rows))
-                tickets = np.zeros((2, panels * parts), np.int64)
                 piece = Piece(
-                    packed, group, tickets[0], tickets[1], a[n:more, row:bottom, k:stop],
+                    packed, group, np.zeros(panels * parts, np.int64), a[n:more, row:bottom, k:stop],
                     b[n:more, :, k:stop], n, row, bottom, add or k > 0, stop == a.shape[2],
                 )  # fmt: skip
-                multiply_piece(piece, out, own, workers, end)
+                multiply_piece(piece, out, blocks, workers, end)
 
 
 @jit
@@ -148,7 +145,7 @@ def odd(words, lanes):
 
 
 @jit(parallel=True)
-def multiply_piece(piece, out, own, workers, end):
+def multiply_piece(piece, out, blocks, workers, end):
     """All workers multiply a piece of a by all of b."""
     this = tile_of(piece.packed)
     tiles = (len(piece.packed) // len(piece.b), (out.shape[2] + this.columns - 1) // this.columns)
@@ -156,20 +153,20 @@ def multiply_piece(piece, out, own, workers, end):
     cuts = cut(len(piece.b), tiles, workers, widest)
     tickets = np.zeros(workers, np.int64)
     if workers == 1:
-        work(piece, out, own, end, tiles, cuts, tickets, 0)
+        work(piece, out, blocks, end, tiles, cuts, tickets, 0)
     else:
         for worker in prange(workers):
-            work(piece, out, own, end, tiles, cuts, tickets, np.int64(worker))
+            work(piece, out, blocks, end, tiles, cuts, tickets, np.int64(worker))
 
 
 @jit(borrows=True)
-def work(piece, out, own, end, tiles, cuts, tickets, worker):
+def work(piece, out, blocks, end, tiles, cuts, tickets, worker):
     """What one worker does: block after block, as they are shared out."""
     tasks = len(piece.b) * cuts[0] * cuts[1]
     task, last = next_task(tickets, worker, tasks)
     while task >= 0:
         multiply_block(
-            piece, out, own[worker], end, tiles, cuts, task, last, worker / len(tickets)
+            piece, out, blocks[worker], end, tiles, cuts, task, last, worker / len(tickets)
         )
         task, last = next_task(tickets, worker, tasks)
 
@@ -211,8 +208,8 @@ def place(task, tiles, cuts):
 
 
 @jit(borrows=True)
-def multiply_block(piece, out, own, end, tiles, cuts, task, last, offset):
-    """One task of `work`: one block of one output, with a worker's `own` memory.
+def multiply_block(piece, out, room, end, tiles, cuts, task, last, offset):
+    """One task of `work`: one block of one output, with `room` for the panels of b.
 
     The tasks up to `last` are of the same share. `offset`, from 0 to 1: where among the block's
     rows to begin.
@@ -224,9 +221,8 @@ def multiply_block(piece, out, own, end, tiles, cuts, task, last, offset):
         that, _, _, beginning, ending = place(task + 1, tiles, cuts)
     b, here = piece.b[which], out[piece.first + which]
     words, columns = (b.shape[1] + this.per_word - 1) // this.per_word, this.columns
-    size, depth = WIDE * DEPTH * columns, min(DEPTH, piece.packed.shape[1])
-    block = own[: size // (depth * columns) * depth * columns].reshape((-1, depth, columns))
-    spare = own[size : size + depth * this.rows].reshape((1, depth, this.rows))
+    depth = min(DEPTH, piece.packed.shape[1])
+    block = room[: room.size // (depth * columns) * depth * columns].reshape((-1, depth, columns))
     begin = up + int(offset * (down - up))
     for start in range(0, words, DEPTH):
         stop, more = min(start + DEPTH, words), piece.add or start > 0
@@ -243,9 +239,7 @@ def multiply_block(piece, out, own, end, tiles, cuts, task, last, offset):
                 follow[3] * this.per_word, (follow[3] + DEPTH) * this.per_word, turn, down - up,
             )  # fmt: skip
             fetch_panel(piece, which, up + (i + 1 - up) % (down - up), start, stop)
-            panels, panel, word = piece.packed, panel_of(piece, which, i), start
-            if not pack_panel(piece, which, i, up, down, start, stop, spare):
-                panels, panel, word = spare, 0, 0
+            pack_panel(piece, which, i, up, down, start, stop)
             y = piece.top + i * this.rows
             over, beyond = min(y + this.rows, piece.bottom), min(right * columns, out.shape[2])
             finishing = piece.last and stop == words and end.kind + end.bias.size > 0
@@ -253,8 +247,8 @@ def multiply_block(piece, out, own, end, tiles, cuts, task, last, offset):
                 beside = end.beside[piece.first + which]
                 fetch_some(beside, y, over, left * columns, beyond, 0, 1)
             multiply_row(
-                panels, panel, word, block, left, right, stop - start, here, y, piece.bottom,
-                more,
+                piece.packed, panel_of(piece, which, i), start, block, left, right, stop - start,
+                here, y, piece.bottom, more,
             )  # fmt: skip
             if finishing:
                 finish(out, end, piece.first + which, y, over, left * columns, beyond)
@@ -268,19 +262,19 @@ def panel_of(piece, which, i):
 
 @jit(borrows=True)
 def ticket(piece, which, i, start):
-    """Where `begun` and `ready` have the words from `start` on of the panel for row i of tiles."""
+    """Where `ready` has the words from `start` on of the panel for row i of tiles."""
     parts = (piece.packed.shape[1] + DEPTH - 1) // DEPTH
     return panel_of(piece, which, i) * parts + start // DEPTH
 
 
 @jit(borrows=True)
 def fetch_panel(piece, which, i, start, stop):
-    """Have what `pack_panel` will pack brought to the caches, if nobody has begun to.
+    """Have what `pack_panel` will pack brought to the caches.
 
     Not for a group, which is read in long stretches and is more than the caches hold beside b.
     """
     this = tile_of(piece.packed)
-    if piece.group == 1 and drawn(piece.begun, ticket(piece, which, i, start)) == 0:
+    if piece.group == 1 and drawn(piece.ready, ticket(piece, which, i, start)) == 0:
         fetch_some(
             piece.a[which], i * this.rows, (i + 1) * this.rows, start * this.per_word,
             stop * this.per_word, 0, 1,
@@ -288,22 +282,18 @@ def fetch_panel(piece, which, i, start, stop):
 
 
 @jit(borrows=True)
-def pack_panel(piece, which, i, up, down, start, stop, spare):
-    """See that words start to stop of row i of tiles are packed; whether in `piece.packed`.
+def pack_panel(piece, which, i, up, down, start, stop):
+    """See that words start to stop of the panel for row i of tiles are packed, with its group.
 
-    If not, another worker is about to put them there, and `spare` holds them. The row's group is
-    packed with it: groups are counted from the block's first row `up` and end at its last, `down`.
+    Groups are counted from the block's first row `up` and end at its last, `down`. A panel that
+    another worker is packing is packed once more: both write the same numbers to the same place.
     """
     low = up + (i - up) // piece.group * piece.group
     at = ticket(piece, which, low, start)
     if drawn(piece.ready, at) == 0:
-        if draw(piece.begun, at) > 0:
-            pack(piece.a[which], i, i + 1, start, stop, spare, 0, 0)
-            return False
         high, panel = min(low + piece.group, down), panel_of(piece, which, low)
         pack(piece.a[which], low, high, start, stop, piece.packed, panel, start)
         draw(piece.ready, at)  # whoever sees that sees what was packed
-    return True
 
 
 @jit(borrows=True)
