@@ -57,13 +57,17 @@ def integers(values: Any) -> Array:
 
 def check_range(ids: Array, vocab_size: int, name: str) -> None:
     """Raise `InputError` unless every id is one of 0 ... vocab_size - 1."""
-    if ids.size == 0:
+    if are_below(ids, vocab_size):
         return
     low, high = int(ids.min()), int(ids.max())
-    if low < 0 or high >= vocab_size:
-        raise InputError(
-            f"{name} id {low if low < 0 else high}, but the vocabulary holds 0 to {vocab_size - 1}"
-        )
+    raise InputError(
+        f"{name} id {low if low < 0 else high}, but the vocabulary holds 0 to {vocab_size - 1}"
+    )
+
+
+def are_below(ids: Array, vocab_size: int) -> bool:
+    """Whether every whole number is one of 0 ... vocab_size - 1: a negative one, unsigned, is huge."""
+    return ids.size == 0 or int(ids.view(f"u{ids.itemsize}").max()) < vocab_size
 
 
 def check_linear(

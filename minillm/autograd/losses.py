@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from minillm import backend
-from minillm.autograd.arrays import check_linear, check_range, integers
+from minillm.autograd.arrays import are_below, check_linear, check_range, integers
 from minillm.autograd.engine import graph_is_retained
 from minillm.autograd.tensor import Tensor, guard_of, is_recording, record
 from minillm.backend import Array
@@ -110,7 +110,8 @@ def _labels(targets: Any, shape: tuple[int, ...], vocab_size: int) -> Array:
     labels = integers(targets)
     if labels.shape != shape:
         raise InputError(f"targets of shape {labels.shape} for predictions of shape {shape}")
-    check_range(labels[labels != IGNORED], vocab_size, "target")
+    if not are_below(labels, vocab_size):
+        check_range(labels[labels != IGNORED], vocab_size, "target")
     return labels.reshape(-1)
 
 

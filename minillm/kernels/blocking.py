@@ -61,8 +61,7 @@ def product_fast(
     "float64", or WORD for bfloat16 products; then a and b hold float32 or the bits of bfloat16.
     """
     threads = backend.threads()
-    room = _kept.memory("a", packed, (ROOM,))
-    blocks = _kept.memory("b", packed, (threads, DEPTH * WIDE * tile(packed).columns))
+    room, blocks = _kept.memory(packed, threads)
     workers = 1 if out.size * a.shape[2] < SMALL else threads
     multiply(a, b.swapaxes(1, 2), out, room, blocks, workers, add, end.kind, end.bias, end.beside)
 
@@ -71,18 +70,23 @@ class _Kept(threading.local):
     """Memory for packing, kept from one product to the next; each Python thread has its own."""
 
     def __init__(self) -> None:
-        self.arrays: dict[tuple[str, str], Array] = {}
+        self.arrays: dict[str, tuple[Array, Array]] = {}
 
-    def memory(self, name: str, dtype: str, shape: tuple[int, ...]) -> Array:
-        """An array of `shape` that starts at a cache line and holds whatever it holds."""
-        kept = self.arrays.get((name, dtype))
-        if kept is None or kept.shape != shape:
-            raw = np.empty(np.prod(shape) * np.dtype(dtype).itemsize + 64, np.uint8)
-            start = -raw.ctypes.data % 64
-            kept = self.arrays[name, dtype] = (
-                raw[start : raw.size - 64 + start].view(dtype).reshape(shape)
-            )
+    def memory(self, packed: str, threads: int) -> tuple[Array, Array]:
+        """Room for panels of a, and a block of b for each thread; they hold whatever they hold."""
+        kept = self.arrays.get(packed)
+        if kept is None or kept[0].size != ROOM or len(kept[1]) != threads:
+            size = DEPTH * WIDE * tile(packed).columns
+            kept = _aligned(ROOM, packed), _aligned(threads * size, packed).reshape(threads, size)
+            self.arrays[packed] = kept
         return kept
+
+
+def _aligned(size: int, dtype: str) -> Array:
+    """An array of so many numbers that starts at a cache line."""
+    raw = np.empty(size * np.dtype(dtype).itemsize + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : raw.size - 64 + start].view(dtype)
 
 
 _kept = _Kept()

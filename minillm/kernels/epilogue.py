@@ -57,8 +57,10 @@ def epilogue(
     """The epilogue that adds `bias` and then does what `kind` says; None where it is nothing."""
     if kind == NOTHING and bias is None:
         return None
-    none = np.empty(0, np.float32)
-    return Epilogue(kind, none if bias is None else bias, none if beside is None else beside)
+    none = _nothing(np.dtype(np.float32))
+    return Epilogue(
+        kind, none.bias if bias is None else bias, none.beside if beside is None else beside
+    )
 
 
 def fitted(end: Epilogue | None, out: Array) -> Epilogue:

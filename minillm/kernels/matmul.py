@@ -154,7 +154,8 @@ def _numbers(array: Array, dtype: np.dtype) -> Array:
 def _stacks(a: Array, b: Array) -> tuple[Array, Array]:
     """a and b as stacks of equally many matrices: (n, M, K) and (n, K, N)."""
     if b.ndim == 2:  # the same b for all rows of a: one product
-        return a.reshape(1, math.prod(a.shape[:-1]), a.shape[-1]), b[None]
+        rows = a if a.ndim == 2 else a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
+        return rows[None], b[None]
     lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     a, b = (np.broadcast_to(x, (*lead, *x.shape[-2:])) for x in (a, b))
     n = math.prod(lead)

@@ -222,6 +222,20 @@ def test_panels_are_packed_once_by_whoever_needs_them(dtype, transposed):
     assert (out == 0).all()  # nobody has packed them again
 
 
+@pytest.mark.parametrize("dtype", [np.float32, BFLOAT16])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_the_number_of_workers_changes_no_bit(dtype, transposed, monkeypatch):
+    for count, M, K, N in ((1, 400, 900, 300), (1, 30, 500, 1500), (5, 70, 90, 130)):
+        a, b = operands((count,), M, K, N, dtype)
+        if transposed:
+            a = np.ascontiguousarray(a.swapaxes(1, 2)).swapaxes(1, 2)
+        results = []
+        for workers in (1, 3, 16, 64):  # more than there are threads: these take turns
+            monkeypatch.setattr(backend, "threads", lambda workers=workers: workers)
+            results.append(matmul.product(a, b).tobytes())
+        assert len(set(results)) == 1
+
+
 @pytest.mark.parametrize("worker", [0, 1])
 def test_a_worker_does_what_another_does_not_come_to(worker):
     a, b = operands((1,), 100, 300, 700, np.float32)
