@@ -72,8 +72,14 @@ def to_bfloat16(x: Array) -> Array:
 @jit(parallel=True)
 def _round(x, bits):
     for part in prange((x.size + PART - 1) // PART):
-        for i in range(part * PART, min((part + 1) * PART, x.size)):
-            bits[i] = rounded_bits(x[i])
+        i, j = part * PART, min((part + 1) * PART, x.size)
+        _round_part(x[i:j], bits[i:j])
+
+
+@jit(forceinline=True)
+def _round_part(x, bits):
+    for i in range(x.size):
+        bits[i] = rounded_bits(x[i])
 
 
 # ------------------------------------------------------------------------------- single numbers
