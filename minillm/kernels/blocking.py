@@ -180,21 +180,23 @@ def cut(count, tiles, workers, widest):
     """Into how many (rows, columns) of blocks to cut `count` outputs of (rows, columns) `tiles`.
 
     Blocks are at most `widest` tiles wide, and the worker with most to do has as little as
-    possible. Packing its part of b costs a block about as much as two more rows of tiles; and each
-    row as much as two more tiles, for its panel of a comes from memory. Where several workers need
-    the same rows it counts as three, for panels then come from other cores' caches, which may take
-    longer still. So outputs are rather cut into rows.
+    possible: the tiles of its blocks; for each block as much as two more rows of tiles, to pack its
+    part of b; and for each row of its own as much as two more tiles, for the panel of a comes from
+    memory. Workers that share rows all go through all of them, which are then more than a core's
+    caches hold: that is a quarter of a tile for each row of each block.
     """
     best, least = (1, 1), -1
     fewest = (tiles[1] + widest - 1) // widest
     for rows in range(1, min(workers, tiles[0]) + 1):
+        own = (count * rows + workers - 1) // workers  # of the parts into which rows are cut
         for columns in range(fewest, min(fewest + workers - 1, tiles[1]) + 1):
             rounds = (count * rows * columns + workers - 1) // workers
             high, wide = (tiles[0] + rows - 1) // rows, (tiles[1] + columns - 1) // columns
-            panel = 2 if count * rows >= workers else 3
-            time = rounds * ((high + 2) * wide + panel * high)
-            if least < 0 or time < least:
-                best, least = (rows, columns), time
+            quarters = 4 * rounds * (high + 2) * wide + 8 * own * high
+            if count * rows < workers:
+                quarters += rounds * high
+            if least < 0 or quarters < least:
+                best, least = (rows, columns), quarters
     return best
 
 
