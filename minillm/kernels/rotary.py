@@ -25,6 +25,7 @@ import numpy as np
 from minillm import backend
 from minillm.backend import Array
 from minillm.jit import jit, prange
+from minillm.kernels.block_product import neighbours, side_by_side
 
 
 def tables(
@@ -60,8 +61,9 @@ def backward_reference(dout: Array, cos: Array, sin: Array) -> Array:
 # ------------------------------------------------------------------------------- fast twin
 #
 # One pass, in parallel over rows and positions; the heads of a position share its angles. x is read
-# by its strides (it usually is a view of (B, T, H, D) memory) and the result is laid out the same
-# way, as the attention kernel likes it.
+# by its strides (it usually is a view of (B, T, H, D) memory), but the channels of a head lie side
+# by side, so that loops over them work on vectors. The result is laid out as the attention kernel
+# likes it.
 
 
 def forward_fast(x: Array, cos: Array, sin: Array) -> Array:
@@ -74,25 +76,36 @@ def backward_fast(dout: Array, cos: Array, sin: Array) -> Array:
 
 def _turned(x: Array, cos: Array, sin: Array, direction: Any) -> Array:
     B, H, T, D = x.shape
-    out = np.empty((B, T, H, D), x.dtype).swapaxes(1, 2)  # (B, H, T, D)
+    out = np.empty((B, T, H, D), x.dtype)
     if x.size:
-        _turn(x, cos.astype(x.dtype, copy=False), sin.astype(x.dtype, copy=False), direction, out)
-    return out
+        cos, sin = (side_by_side(table.astype(x.dtype, copy=False)) for table in (cos, sin))
+        _turn(side_by_side(x), cos, sin, direction, out)
+    return out.swapaxes(1, 2)  # (B, H, T, D)
 
 
 @jit(reads=("x", "cos", "sin"), parallel=True)
 def _turn(x, cos, sin, direction, out):
-    B, H, T, D = x.shape
-    half = D // 2
+    B, _, T, _ = x.shape
     for place in prange(B * T):
         b, t = place // T, place % T
-        shared = b if cos.shape[0] > 1 else 0
-        for h in range(H):
-            for i in range(half):
-                c, s = cos[shared, t, i], direction * sin[shared, t, i]
-                one, other = x[b, h, t, i], x[b, h, t, half + i]
-                out[b, h, t, i] = one * c - other * s
-                out[b, h, t, half + i] = other * c + one * s
+        _turn_heads(x, cos, sin, direction, out, b, t, b if cos.shape[0] > 1 else 0)
+
+
+@jit(borrows=True)
+def _turn_heads(x, cos, sin, direction, out, b, t, shared):
+    half = x.shape[3] // 2
+    c, s = neighbours(cos[shared, t]), neighbours(sin[shared, t])
+    for h in range(x.shape[1]):
+        row, turned = neighbours(x[b, h, t]), out[b, t, h]
+        _turn_row(row[:half], row[half:], c, s, direction, turned[:half], turned[half:])
+
+
+@jit(forceinline=True)
+def _turn_row(one, other, cos, sin, direction, turned_one, turned_other):
+    for i in range(cos.size):
+        c, s = cos[i], direction * sin[i]
+        turned_one[i] = one[i] * c - other[i] * s
+        turned_other[i] = other[i] * c + one[i] * s
 
 
 # ---------------------------------------------------------------------------------- public
