@@ -31,10 +31,20 @@ import _common
 import numpy as np
 
 from minillm.jit import jit, prange
-from minillm.kernels import adamw, cross_entropy, gelu, layer_norm, rms_norm, softmax, swiglu
+from minillm.kernels import (
+    adamw,
+    cross_entropy,
+    gelu,
+    layer_norm,
+    rms_norm,
+    rotary,
+    softmax,
+    swiglu,
+)
 from minillm.kernels.layout import PART
 
 TOKENS, WIDTH, VOCABULARY, PARAMETERS = 1024, 768, 50304, 124_439_808
+HEADS = (4, 12, 256, 64)  # batch, heads, time, channels: as many tokens
 WANTED_RATIO, WANTED_SHARE = 1.3, 0.85
 ROUNDS, TURN = 8, 0.12  # turns of each column, and seconds of each turn
 
@@ -64,6 +74,7 @@ OPS = {
     "gelu": on_tokens("GELU erf", 4 * WIDTH),
     "gelu_tanh": on_tokens("GELU tanh", 4 * WIDTH),
     "swiglu": on_tokens("SwiGLU", 4 * WIDTH, (TOKENS, 4 * WIDTH), passes=((2, 1), (3, 2))),
+    "rotary": Op("rotary 4 x 12 x 256 x 64", ((1, 1), (1, 1)), (HEADS,)),
     "cross_entropy": on_tokens("cross-entropy", VOCABULARY, passes=((1, 0), (1, 1))),
     "adamw": Op("AdamW 124M", ((4, 3),), 3 * ((PARAMETERS,),)),
 }
@@ -73,7 +84,19 @@ def numbers(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
 
 
+def turned(x, cos, sin):
+    """Rotary positions as PyTorch's users write them; cos and sin are (T, D)."""
+    import torch
+
+    one, other = x.chunk(2, -1)
+    return x * cos + torch.cat((-other, one), -1) * sin
+
+
 # ------------------------------------------------------------------ our side
+
+
+def angles() -> tuple[np.ndarray, np.ndarray]:
+    return rotary.tables(np.arange(HEADS[2])[None], HEADS[3])
 
 
 def through_tensors(name: str) -> Callable[[], object]:
@@ -89,6 +112,7 @@ def through_tensors(name: str) -> Callable[[], object]:
         return AdamW([("weight", weight)], lr=3e-4).step
     inputs = [Tensor(array, requires_grad=True) for array in arrays]
     dout, targets = Tensor(numbers(OPS[name].shapes[0], seed=9)), np.arange(TOKENS)
+    tables = angles()
 
     def run() -> None:
         for tensor in inputs:
@@ -97,6 +121,8 @@ def through_tensors(name: str) -> Callable[[], object]:
             F.cross_entropy(*inputs, targets).backward()
         elif name == "gelu_tanh":
             F.gelu(*inputs, "tanh").backward(dout)
+        elif name == "rotary":
+            F.rotary(*inputs, *tables).backward(dout)
         else:
             getattr(F, name)(*inputs).backward(dout)
 
@@ -111,7 +137,7 @@ def kernels(name: str) -> Callable[[], object]:
         return lambda: adamw.update(*arrays, 3e-4, 0.9, 0.999, 1e-8, 0.01, 10, 1.0)
     x, *rest = arrays
     dout, targets = numbers(OPS[name].shapes[0], seed=9), np.arange(TOKENS)
-    each = np.full(TOKENS, 1 / TOKENS, np.float32)
+    each, tables = np.full(TOKENS, 1 / TOKENS, np.float32), angles()
 
     def of_norm(module: object) -> object:
         _, *kept = module.forward(x, *rest)
@@ -124,6 +150,7 @@ def kernels(name: str) -> Callable[[], object]:
         "gelu": lambda: (gelu.forward(x), gelu.backward(dout, x)),
         "gelu_tanh": lambda: (gelu.forward(x, "tanh"), gelu.backward(dout, x, "tanh")),
         "swiglu": lambda: (swiglu.forward(x, *rest), swiglu.backward(dout, x, *rest)),
+        "rotary": lambda: (rotary.forward(x, *tables), rotary.backward(dout, *tables)),
         "cross_entropy": lambda: cross_entropy.backward(
             each, x, targets, cross_entropy.forward(x, targets)[1]
         ),
@@ -201,6 +228,7 @@ def theirs(name: str) -> Callable[[], object]:
         weight.grad = arrays[1]
         return torch.optim.AdamW([weight], lr=3e-4, fused=True).step
     targets = torch.arange(TOKENS)
+    cos, sin = (torch.tensor(np.tile(table[0], 2)) for table in angles())
     function = {
         "softmax": lambda x: F.softmax(x, -1),
         "layer_norm": lambda x, weight, bias: F.layer_norm(x, (WIDTH,), weight, bias),
@@ -208,6 +236,7 @@ def theirs(name: str) -> Callable[[], object]:
         "gelu": F.gelu,
         "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
         "swiglu": lambda gate, up: F.silu(gate) * up,
+        "rotary": lambda x: turned(x, cos, sin),
         "cross_entropy": lambda logits: F.cross_entropy(logits, targets),
     }[name]
     inputs = [array.requires_grad_() for array in arrays]
