@@ -66,8 +66,11 @@ def check_range(ids: Array, vocab_size: int, name: str) -> None:
 
 
 def are_below(ids: Array, vocab_size: int) -> bool:
-    """Whether every whole number is one of 0 ... vocab_size - 1: a negative one, unsigned, is huge."""
-    return ids.size == 0 or int(ids.view(f"u{ids.itemsize}").max()) < vocab_size
+    """Whether every id is one of 0 ... vocab_size - 1: read without a sign, -1 is a huge number."""
+    if ids.size == 0:
+        return True
+    unsigned = ids.view(ids.dtype.str.replace("i", "u"))
+    return int(unsigned.max()) < min(vocab_size, np.iinfo(ids.dtype).max + 1)
 
 
 def check_linear(

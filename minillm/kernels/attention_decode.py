@@ -18,7 +18,7 @@ import numpy as np
 from minillm.backend import Array
 from minillm.jit import jit, prange
 from minillm.kernels.bfloat16 import computed_in, raw, take
-from minillm.kernels.block_product import neighbours
+from minillm.kernels.layout import neighbours
 from minillm.kernels.softmax import LANES, largest, normalize
 
 BLOCK = 64  # keys that one query after another looks at

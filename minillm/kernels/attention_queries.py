@@ -12,7 +12,7 @@ import numpy as np
 from minillm.jit import jit
 from minillm.kernels.attention_softmax import scale_columns
 from minillm.kernels.bfloat16 import take
-from minillm.kernels.block_product import neighbours
+from minillm.kernels.layout import neighbours
 from minillm.kernels.transpose import copy_row, transpose
 
 

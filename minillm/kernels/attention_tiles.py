@@ -82,10 +82,10 @@ from minillm.kernels.block_product import (
     multiply,
     pair_rows,
     pairs_of,
-    side_by_side,
     small_tile,
     stored_as,
 )
+from minillm.kernels.layout import side_by_side
 from minillm.kernels.shares import next_task
 
 TASKS = 16  # wanted at least: enough to share out evenly, few enough parts of dk and dv

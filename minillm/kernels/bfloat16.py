@@ -78,6 +78,7 @@ def _round(x, bits):
 
 @jit(forceinline=True)
 def _round_part(x, bits):
+    """From 0 on: a loop from elsewhere would not be made into vectors."""
     for i in range(x.size):
         bits[i] = rounded_bits(x[i])
 

@@ -32,7 +32,6 @@ from typing import Any
 
 import numpy as np
 
-from minillm.backend import Array
 from minillm.jit import by_types, intrinsic, jit
 from minillm.kernels.bfloat16 import BITS, widen
 from minillm.kernels.processor import WORD
@@ -194,31 +193,3 @@ def _stored_by_types(array, like):
 def stored_as(array, like):
     """`array` if it has the dtype of `like`, else room of its shape for numbers that do."""
     return array if array.dtype == like.dtype else np.empty(array.shape, like.dtype)
-
-
-def side_by_side(x: Array) -> Array:
-    """`x` if the numbers of its last axis are neighbours in memory, else a copy where they are."""
-    return x if x.strides[-1] == x.itemsize else np.ascontiguousarray(x)
-
-
-def _neighbours_plain(x):
-    return x
-
-
-@intrinsic(plain=_neighbours_plain)
-def neighbours(typing, x):
-    """`x` (N,), whose numbers must lie side by side, to be read as an array known to be so.
-
-    Loops over an array of unknown stride are not made into vector instructions.
-    """
-    from numba.core import types
-
-    known = types.Array(x.dtype, 1, "C", readonly=True)
-    return known(x), _write_neighbours
-
-
-def _write_neighbours(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    """The argument itself, with one more reference: Numba will drop that of the result too."""
-    from numba.core.imputils import impl_ret_borrowed
-
-    return impl_ret_borrowed(context, builder, signature.return_type, arguments[0])

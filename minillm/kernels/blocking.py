@@ -20,8 +20,9 @@ different rows, and find those of the others packed when they come to them. Wher
 at the same moment, both pack it; so nobody waits for anybody.
 
 Threads take different blocks of the output, each first those of its own share (shares.py). Blocks
-are counted along rows, and outputs rather cut into rows than into columns: then a thread mostly has
-the rows that it had in the product and the kernels before, and its core what it wrote there.
+are counted along rows, and outputs that are not very wide rather cut into rows than into columns:
+then a thread mostly has the rows that it had in the product and the kernels before, and its core
+what it wrote there.
 
 Each number of the output is summed by one thread: over the k of DEPTH words in order, then over
 such partial sums in order. So neither the number of threads nor the other rows and columns change a
@@ -96,8 +97,8 @@ class Piece(NamedTuple):
     """The part of a product that is multiplied from one filling of the room for panels of a."""
 
     packed: Array  # panels of a: (outputs * rows of tiles, words, rows of a tile)
-    group: int  # how many panels are packed at a time; the first tells of all
-    ready: Array  # not 0 where one is packed, a part of DEPTH words after the other
+    group: int  # how many panels are packed at a time
+    ready: Array  # not 0 where one is packed, DEPTH words after the other; of a group, the first
     a: Array  # (n, rows, k)
     b: Array  # (n, N, k): transposed
     first: int  # the output that the first of them makes
@@ -132,8 +133,9 @@ def multiply(a, b, out, room, blocks, workers, add, kind, bias, beside):
                 panels = (more - n) * ((bottom - row + this.rows - 1) // this.rows)
                 packed = room[: panels * words * this.rows].reshape((panels, words, this.rows))
                 piece = Piece(
-                    packed, group, np.zeros(panels * parts, np.int64), a[n:more, row:bottom, k:stop],
-                    b[n:more, :, k:stop], n, row, bottom, add or k > 0, stop == a.shape[2],
+                    packed, group, np.zeros(panels * parts, np.int64),
+                    a[n:more, row:bottom, k:stop], b[n:more, :, k:stop],
+                    n, row, bottom, add or k > 0, stop == a.shape[2],
                 )  # fmt: skip
                 multiply_piece(piece, out, blocks, workers, end)
 
@@ -167,11 +169,11 @@ def multiply_piece(piece, out, blocks, workers, end):
 def work(piece, out, blocks, end, tiles, cuts, tickets, worker):
     """What one worker does: block after block, as they are shared out."""
     tasks = len(piece.b) * cuts[0] * cuts[1]
+    # Where among a block's rows to begin: those who share them begin with different ones.
+    offset = tasks * worker // len(tickets) % cuts[1] / cuts[1]
     task, last = next_task(tickets, worker, tasks)
     while task >= 0:
-        multiply_block(
-            piece, out, blocks[worker], end, tiles, cuts, task, last, worker / len(tickets)
-        )
+        multiply_block(piece, out, blocks[worker], end, tiles, cuts, task, last, offset)
         task, last = next_task(tickets, worker, tasks)
 
 
@@ -182,13 +184,13 @@ def cut(count, tiles, workers, widest):
     Blocks are at most `widest` tiles wide, and the worker with most to do has as little as
     possible: the tiles of its blocks; for each block as much as two more rows of tiles, to pack its
     part of b; and for each row of its own as much as two more tiles, for the panel of a comes from
-    memory. Workers that share rows all go through all of them, which are then more than a core's
-    caches hold: that is a quarter of a tile for each row of each block.
+    memory. Workers that share rows all go through all of them, mostly more than a core's caches
+    hold: a quarter of a tile for each row of each block.
     """
     best, least = (1, 1), -1
     fewest = (tiles[1] + widest - 1) // widest
     for rows in range(1, min(workers, tiles[0]) + 1):
-        own = (count * rows + workers - 1) // workers  # of the parts into which rows are cut
+        own = (count * rows + workers - 1) // workers  # parts of rows that a worker has to do with
         for columns in range(fewest, min(fewest + workers - 1, tiles[1]) + 1):
             rounds = (count * rows * columns + workers - 1) // workers
             high, wide = (tiles[0] + rows - 1) // rows, (tiles[1] + columns - 1) // columns
@@ -214,8 +216,8 @@ def place(task, tiles, cuts):
 
 
 @jit(borrows=True)
-def multiply_block(piece, out, room, end, tiles, cuts, task, last, offset):
-    """One task of `work`: one block of one output, with `room` for the panels of b.
+def multiply_block(piece, out, own, end, tiles, cuts, task, last, offset):
+    """One task of `work`: one block of one output, with a worker's `own` memory for panels of b.
 
     The tasks up to `last` are of the same share. `offset`, from 0 to 1: where among the block's
     rows to begin.
@@ -228,7 +230,7 @@ def multiply_block(piece, out, room, end, tiles, cuts, task, last, offset):
     b, here = piece.b[which], out[piece.first + which]
     words, columns = (b.shape[1] + this.per_word - 1) // this.per_word, this.columns
     depth = min(DEPTH, piece.packed.shape[1])
-    block = room[: room.size // (depth * columns) * depth * columns].reshape((-1, depth, columns))
+    block = own[: own.size // (depth * columns) * depth * columns].reshape((-1, depth, columns))
     begin = up + int(offset * (down - up))
     for start in range(0, words, DEPTH):
         stop, more = min(start + DEPTH, words), piece.add or start > 0
@@ -267,7 +269,7 @@ def panel_of(piece, which, i):
 
 
 @jit(borrows=True)
-def ticket(piece, which, i, start):
+def mark_of(piece, which, i, start):
     """Where `ready` has the words from `start` on of the panel for row i of tiles."""
     parts = (piece.packed.shape[1] + DEPTH - 1) // DEPTH
     return panel_of(piece, which, i) * parts + start // DEPTH
@@ -280,7 +282,7 @@ def fetch_panel(piece, which, i, start, stop):
     Not for a group, which is read in long stretches and is more than the caches hold beside b.
     """
     this = tile_of(piece.packed)
-    if piece.group == 1 and drawn(piece.ready, ticket(piece, which, i, start)) == 0:
+    if piece.group == 1 and drawn(piece.ready, mark_of(piece, which, i, start)) == 0:
         fetch_some(
             piece.a[which], i * this.rows, (i + 1) * this.rows, start * this.per_word,
             stop * this.per_word, 0, 1,
@@ -292,10 +294,11 @@ def pack_panel(piece, which, i, up, down, start, stop):
     """See that words start to stop of the panel for row i of tiles are packed, with its group.
 
     Groups are counted from the block's first row `up` and end at its last, `down`. A panel that
-    another worker is packing is packed once more: both write the same numbers to the same place.
+    another worker is packing is packed once more: both write the same numbers to the same place,
+    and nothing else in between (packing.py).
     """
     low = up + (i - up) // piece.group * piece.group
-    at = ticket(piece, which, low, start)
+    at = mark_of(piece, which, low, start)
     if drawn(piece.ready, at) == 0:
         high, panel = min(low + piece.group, down), panel_of(piece, which, low)
         pack(piece.a[which], low, high, start, stop, piece.packed, panel, start)

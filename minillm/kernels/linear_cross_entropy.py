@@ -48,8 +48,8 @@ def forward(
     xp, halved = backend.array_module(x), backend.bfloat16_products(x, weight)
     losses = xp.zeros(len(x), x.dtype)
     dx = xp.empty(x.shape, x.dtype) if wanted[0] else None
-    filled = xp.empty if len(x) else xp.zeros  # the first slice writes all of dweight
-    dweight = filled(weight.shape, weight.dtype) if wanted[1] else None
+    made = xp.empty if len(x) else xp.zeros  # the first slice writes all of dweight
+    dweight = made(weight.shape, weight.dtype) if wanted[1] else None
     logits = xp.empty((slice_rows(*x.shape[:1], *weight.shape[:1]), len(weight)), x.dtype)
     for start in range(0, len(x), len(logits)):
         part = slice(start, min(start + len(logits), len(x)))

@@ -41,6 +41,7 @@ def pack(source, first, last, start, stop, panels, base, into):
     """Pack words start to stop of source (rows, K), for the tiles first to last along its rows.
 
     Each gets a panel as wide as it needs rows; the first is panel `base`, from word `into` on.
+    `last` is at most the number of tiles that cover the rows.
     """
     this = tile_of(panels)
     rows, depth = source.shape
@@ -155,6 +156,7 @@ def turn_blocks(typing, source, row, last, k, blocks, panels, panel, at, i):
 
     Neighbouring k lie side by side in `source`: `blocks` squares of lanes x lanes words are read
     row by row, transposed in registers, and written, as many rows as the panel has room for.
+    Nothing is written that is not final, for another thread may have packed the panel before.
     """
     from numba.core import types
 
@@ -185,10 +187,16 @@ def _write_turn_blocks(context: Any, builder: Any, signature: Any, arguments: An
             across = builder.mul(block, write.integer(numbers))
             found = [write.load(builder.gep(start, [across]), numbers) for start in starts]
             found = [write.as_words(vector, packed) for vector in found]
+            if count < this.lanes and this.rows < this.lanes:
+                # Lanes too many hold what belongs there, the first rows of the next word: others
+                # may be reading the panel already.
+                ahead = [*range(1, this.lanes), this.lanes - 1]
+                more = [write.pick(v, v, ahead) for v in found[: this.lanes - count]]
+            else:
+                more = found[-1:] * (this.lanes - count)
             down = builder.mul(block, write.integer(this.lanes))
             place = builder.gep(target, [builder.mul(down, width)])
-            for word, vector in enumerate(write.turned(found + found[-1:] * (this.lanes - count))):
-                # Lanes too many are harmless where the next word's are written over them.
+            for word, vector in enumerate(write.turned(found + more)):
                 if count < this.lanes and (this.rows > this.lanes or word == this.lanes - 1):
                     vector = write.pick(vector, vector, [*range(count)])
                 write.store(vector, place)
@@ -220,7 +228,7 @@ def copy_words(typing, source, row, k, size, panels, panel, at, count):
 
     For w < size, p < count, i < width: panels as wide as a tile has rows or columns. Neighbouring
     rows lie side by side in `source`: one stretch of memory for each k, as long as the panels are
-    wide, also where the last rows are no more of `source`.
+    wide, also where that goes beyond the last row.
     """
     from numba.core import types
 

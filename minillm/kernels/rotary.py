@@ -25,7 +25,7 @@ import numpy as np
 from minillm import backend
 from minillm.backend import Array
 from minillm.jit import jit, prange
-from minillm.kernels.block_product import neighbours, side_by_side
+from minillm.kernels.layout import neighbours, side_by_side
 
 
 def tables(
@@ -102,7 +102,7 @@ def _turn_heads(x, cos, sin, direction, out, b, t, shared):
 
 @jit(forceinline=True)
 def _turn_row(one, other, cos, sin, direction, turned_one, turned_other):
-    for i in range(cos.size):
+    for i in range(one.size):
         c, s = cos[i], direction * sin[i]
         turned_one[i] = one[i] * c - other[i] * s
         turned_other[i] = other[i] * c + one[i] * s

@@ -10,7 +10,7 @@ import pytest
 
 import minillm.autograd.functional as F
 from minillm import backend
-from minillm.autograd import Tensor
+from minillm.autograd import Tensor, arrays
 from minillm.errors import InputError
 from minillm.kernels import linear, matmul
 
@@ -69,3 +69,16 @@ def test_products_for_inputs_that_need_no_gradient_are_not_made(
     out.sum().backward()
     assert len(products) == 1
     np.testing.assert_array_equal(given[1 - frozen].grad, expected[1 - frozen].grad)
+
+
+@pytest.mark.parametrize("kind", [sign + size for sign in "iu" for size in "1248"] + [">i4"])
+def test_ids_of_any_integer_type_are_checked(kind: str) -> None:
+    most = np.iinfo(kind).max
+    for size in (100, 300, 50304, 2**31):
+        last = min(size - 1, most)
+        arrays.check_range(np.array([[0, last]], kind)[:, ::-1], size, "token")
+        wrong = [-1] * (np.iinfo(kind).min < 0) + [size] * (size <= most)
+        for one in wrong:
+            with pytest.raises(InputError, match=f"token id {one}, but"):
+                arrays.check_range(np.array([0, one, last], kind), size, "token")
+    arrays.check_range(np.array([], kind), 1, "token")

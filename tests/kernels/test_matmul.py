@@ -180,19 +180,21 @@ def test_shapes_that_do_not_fit_are_named():
         matmul.product(a.astype(np.float64), b.astype(BFLOAT16))
 
 
-def test_a_block_of_outputs_goes_to_every_worker():
+def test_outputs_are_cut_within_bounds_and_very_wide_ones_into_columns():
     cut = getattr(blocking.cut, "py_func", blocking.cut)
     for count, rows, columns, workers, widest in itertools.product(
         (1, 3), (1, 7, 86), (1, 4, 24), (1, 2, 16), (1, 6, 36)
     ):
         down, across = cut(count, (rows, columns), workers, widest)
         assert 1 <= down <= rows and -(-columns // widest) <= across <= columns
-        if workers == 1:
-            assert (down, across) == (1, -(-columns // widest))
+    for tiles, widest, cuts in (
+        ((86, 24), 6, (2, 4)), ((43, 1572), 6, (1, 262)), ((11, 4), 6, (2, 1)), ((11, 16), 6, (1, 4)),
+    ):  # fmt: skip
+        assert cut(1, tiles, 2, widest) == cuts
 
 
 def piece_of(a, b, packed):
-    """All of the product of a (1, M, K) and b (1, K, N) as one piece, and memory for two workers."""
+    """The product of a (1, M, K) and b (1, K, N) as one piece, and memory for two workers."""
     this = tile(packed)
     words = -(-a.shape[2] // (this.lanes * this.per_word)) * this.lanes
     panels, parts = -(-a.shape[1] // this.rows), -(-words // blocking.DEPTH)
@@ -206,7 +208,7 @@ def piece_of(a, b, packed):
 
 @pytest.mark.parametrize("dtype", [np.float32, BFLOAT16])
 @pytest.mark.parametrize("transposed", [False, True])
-def test_panels_are_packed_once_by_whoever_needs_them(dtype, transposed):
+def test_panels_are_packed_by_whoever_needs_them_if_nobody_has(dtype, transposed):
     a, b = operands((1,), 400, 900, 70, dtype)
     if transposed:  # then panels are packed in groups
         a = np.ascontiguousarray(a.swapaxes(1, 2)).swapaxes(1, 2)
