@@ -8,12 +8,12 @@ from minillm.kernels.attention_tiles import Plan
 from minillm.kernels.bfloat16 import round_to_bfloat16, widen
 from minillm.kernels.block_product import (
     multiply,
-    neighbours,
     pair_rows,
     pairs_of,
     small_tile,
     stored_as,
 )
+from minillm.kernels.layout import neighbours
 from minillm.kernels.tile import words
 
 
