@@ -187,13 +187,10 @@ def _write_turn_blocks(context: Any, builder: Any, signature: Any, arguments: An
             across = builder.mul(block, write.integer(numbers))
             found = [write.load(builder.gep(start, [across]), numbers) for start in starts]
             found = [write.as_words(vector, packed) for vector in found]
-            if count < this.lanes and this.rows < this.lanes:
-                # Lanes too many hold what belongs there, the first rows of the next word: others
-                # may be reading the panel already.
-                ahead = [*range(1, this.lanes), this.lanes - 1]
-                more = [write.pick(v, v, ahead) for v in found[: this.lanes - count]]
-            else:
-                more = found[-1:] * (this.lanes - count)
+            # Lanes too many hold what belongs there, the first rows of the next word: others may be
+            # reading the panel already.
+            ahead = [*range(1, this.lanes), this.lanes - 1]
+            more = [write.pick(v, v, ahead) for v in found[: this.lanes - count]]
             down = builder.mul(block, write.integer(this.lanes))
             place = builder.gep(target, [builder.mul(down, width)])
             for word, vector in enumerate(write.turned(found + more)):

@@ -187,6 +187,8 @@ def test_outputs_are_cut_within_bounds_and_very_wide_ones_into_columns():
     ):
         down, across = cut(count, (rows, columns), workers, widest)
         assert 1 <= down <= rows and -(-columns // widest) <= across <= columns
+        if workers == 1:
+            assert (down, across) == (1, -(-columns // widest))
     for tiles, widest, cuts in (
         ((86, 24), 6, (2, 4)), ((43, 1572), 6, (1, 262)), ((11, 4), 6, (2, 1)), ((11, 16), 6, (1, 4)),
     ):  # fmt: skip
