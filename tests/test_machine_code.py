@@ -35,6 +35,24 @@ def sum_of_roots(x):
 def written(function):
     return [result.library.written for result in function.overloads.values()]
 
+@jit(forceinline=True)
+def quarter(x):
+    return root(root(x))
+
+@jit
+def some_quarters(x):
+    total = 0.0
+    for i in range(x.size):
+        total += quarter(x[i])
+    return total
+
+@jit
+def sum_of_quarters(x):
+    return some_quarters(x[1:]) + quarter(x[0])
+
+def optimized(function):
+    return [result.library.optimized for result in function.for_callers().overloads.values()]
+
 @jit
 def countdown(n):
     return 0 if n == 0 else 1 + countdown(n - 1)
@@ -75,6 +93,14 @@ print(h.out, h.written(h.roots), h.written(h.root.for_callers()), h.written(h.ro
     # another caller finds the helper on disk, without machine code
     other = "print(h.sum_of_roots(h.x), h.written(h.root.for_callers()))"
     assert run(other) == ["3.0 [False]"]
+
+
+def test_helpers_that_are_pasted_or_call_nobody_are_optimized_before_their_callers(run):
+    code = """
+print(h.sum_of_quarters(h.x ** 2))
+print(h.optimized(h.root), h.optimized(h.quarter), h.optimized(h.some_quarters))
+"""
+    assert run(code) == ["3.0", "[True] [True] [False]"]
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def _forward_tasks(q, k, v, first, last, scale, out, lse):
         )  # fmt: skip
 
 
-@jit
+@jit(forceinline=True)
 def _forward_task(q, k, v, first, last, scale, out, lse):
     """One group of heads: q (R, T, D), k, v (S, D), first, last (T,), out (T, R, D), lse (R, T)."""
     R, T, D = q.shape
