@@ -48,6 +48,7 @@ on_compile: Callable[[str], None] | None = None
 def jit(
     function: Callable[..., Any] | None = None,
     reads: tuple[str, ...] = (),
+    writes: tuple[str, ...] = (),
     borrows: bool = False,
     **options: Any,
 ) -> Any:
@@ -57,7 +58,8 @@ def jit(
 
     Numba compiles one version for every combination of contiguous and strided, writable and
     read-only arguments. Array arguments named in `reads` are only read, by their strides: one
-    version serves them all. (Arguments are then given by position.)
+    version serves them all. Those named in `writes` are written, by their strides. (Arguments are
+    then given by position.)
 
     Numba counts who holds an array, with an atomic instruction at the beginning and the end of
     nearly every function: 40 ns for three arrays, as much as a tile of small products takes. One
@@ -66,7 +68,7 @@ def jit(
     that would never be freed.
     """
     if function is None:
-        return lambda marked: jit(marked, reads, borrows, **options)
+        return lambda marked: jit(marked, reads, writes, borrows, **options)
     options["_nrt"] = not borrows  # said also where it is True: else it is that of the caller
 
     def build(mark: Marked) -> Any:
@@ -74,8 +76,8 @@ def jit(
         _keep_on_disk(dispatcher, mark)
         if mark.__name__ not in _names(mark.function.__code__):  # one that calls itself stays one
             _serve_compiled_callers(dispatcher, mark, options)
-        if reads:
-            _take_any_layout(dispatcher, reads)
+        if reads or writes:
+            _take_any_layout(dispatcher, reads, writes)
         return dispatcher
 
     return Marked(function, build, plain=function)
@@ -231,13 +233,21 @@ def _serve_compiled_callers(dispatcher: Any, mark: Marked, options: dict[str, An
         _keep_on_disk(made, mark, ".inner")
         return made
 
+    def template(arguments: Any, named: Any) -> Any:
+        from numba.core.types import unliteral
+
+        named = {name: unliteral(kind) for name, kind in named.items()}
+        return inner().get_call_template([unliteral(kind) for kind in arguments], named)
+
     dispatcher.for_callers = inner
-    dispatcher.get_call_template = lambda *types: inner().get_call_template(*types)
+    dispatcher.get_call_template = template
     dispatcher.get_overload = lambda signature: inner().get_overload(signature)
 
 
-def _take_any_layout(dispatcher: Any, reads: tuple[str, ...]) -> None:
+def _take_any_layout(dispatcher: Any, reads: tuple[str, ...], writes: tuple[str, ...]) -> None:
     """Let `dispatcher` compile arguments in `reads` as read-only arrays of any strides.
+
+    Those in `writes` are compiled as arrays of any strides that can be written.
 
     The version for them is then entered for the layouts at hand, too, so that later calls with
     these find it without leaving C.
@@ -250,7 +260,9 @@ def _take_any_layout(dispatcher: Any, reads: tuple[str, ...]) -> None:
 
     def compile_general(given: tuple[Any, ...]) -> Any:
         general = tuple(
-            types.Array(kind.dtype, kind.ndim, "A", readonly=True) if name in reads else kind
+            types.Array(kind.dtype, kind.ndim, "A", readonly=name in reads)
+            if name in reads + writes
+            else kind
             for name, kind in zip(names, given, strict=True)
         )
         with global_compiler_lock:

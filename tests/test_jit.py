@@ -112,6 +112,52 @@ def test_arguments_that_are_only_read_share_one_version(folder: Path) -> None:
     assert run(folder, NUMBA_CACHE_DIR=str(folder / "cache")) == ["24.0"] * 4 + ["1"]
 
 
+def test_arguments_that_are_written_share_one_version(folder: Path) -> None:
+    code = textwrap.dedent(
+        """
+        import numpy as np
+        from minillm.jit import jit
+
+        @jit(reads=("x",), writes=("out",))
+        def double(x, out):
+            for i in range(x.shape[0]):
+                for j in range(x.shape[1]):
+                    out[i, j] = 2 * x[i, j]
+
+        x = np.arange(24.0).reshape(4, 6)
+        for out in (np.zeros((4, 6)), np.zeros((6, 4)).T, np.zeros((8, 12))[::2, ::-2]):
+            double(x, out)
+            print((out == 2 * x).all())
+        print(len(double.signatures))
+        """
+    )
+    (folder / "kernel.py").write_text(code)
+    assert run(folder, NUMBA_CACHE_DIR=str(folder / "cache")) == ["True"] * 3 + ["1"]
+
+
+def test_a_literal_argument_needs_no_version_of_its_own(folder: Path) -> None:
+    code = textwrap.dedent(
+        """
+        from minillm.jit import jit
+
+        @jit
+        def power(x, n):
+            result = 1
+            for _ in range(n):
+                result *= x
+            return result
+
+        @jit
+        def sum_of_powers(x, n):
+            return power(x, 2) + power(x, n=3) + power(x, n)
+
+        print(sum_of_powers(2, 4), len(power.for_callers().signatures))
+        """
+    )
+    (folder / "kernel.py").write_text(code)
+    assert run(folder, NUMBA_CACHE_DIR=str(folder / "cache")) == ["28 1"]
+
+
 def test_threads_may_call_such_a_function_first_at_the_same_time(folder: Path) -> None:
     code = textwrap.dedent(
         """

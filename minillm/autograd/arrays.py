@@ -43,16 +43,15 @@ def may_repeat(index: tuple[Any, ...]) -> bool:
 
 
 def integers(values: Any) -> Array:
-    """Token ids, as a copy that nobody changes before the backward pass.
+    """Token ids, as an int64 copy that nobody changes before the backward pass.
 
-    Raises `InputError` for anything but whole numbers.
+    One dtype for all, so that kernels are compiled once. Raises `InputError` for anything but whole
+    numbers.
     """
-    array = backend.module().array(getattr(values, "array", values))
-    if array.size == 0:
-        return array.astype(np.int32)
-    if array.dtype.kind not in "iu":
+    array = backend.module().asarray(getattr(values, "array", values))
+    if array.size and array.dtype.kind not in "iu":
         raise InputError(f"token ids are whole numbers, but these are {array.dtype}")
-    return array
+    return array.astype(np.int64)
 
 
 def check_range(ids: Array, vocab_size: int, name: str) -> None:
@@ -67,10 +66,7 @@ def check_range(ids: Array, vocab_size: int, name: str) -> None:
 
 def are_below(ids: Array, vocab_size: int) -> bool:
     """Whether every id is one of 0 ... vocab_size - 1: read without a sign, -1 is a huge number."""
-    if ids.size == 0:
-        return True
-    unsigned = ids.view(ids.dtype.str.replace("i", "u"))
-    return int(unsigned.max()) < min(vocab_size, np.iinfo(ids.dtype).max + 1)
+    return ids.size == 0 or int(ids.view(np.uint64).max()) < vocab_size
 
 
 def check_linear(

@@ -268,7 +268,11 @@ def _forward_worker(q, k, v, like, seen, scale, out, lse, worker, tickets, cut):
 # -------------------------------------------------------------------------------- backward
 
 
-@jit(parallel=True, reads=("dout", "q", "k", "v", "out", "lse", "first", "last"))
+@jit(
+    parallel=True,
+    reads=("dout", "q", "k", "v", "out", "lse", "first", "last"),
+    writes=("dq", "dk", "dv"),
+)
 def _backward_tasks(dout, q, k, v, out, lse, like, first, last, scale, dq, dk, dv, workers, cut):
     seen = intervals(first, last, q.shape[1] // k.shape[1], k.shape[2], cut.queries)
     tickets = np.zeros(workers, np.int64)

@@ -48,7 +48,8 @@ def frequent_pairs(symbols, starts, word_counts, length, longest, least, below, 
             number = found[row, END]
             slot = table_slot(table, found[row, KEY])
             table[slot, 1] = n_pairs
-            found[n_pairs] = (found[row, KEY], found[row, COUNT], n_places, n_places)
+            found[n_pairs, KEY], found[n_pairs, COUNT] = found[row, KEY], found[row, COUNT]
+            found[n_pairs, BEGIN], found[n_pairs, END] = n_places, n_places
             n_places += number
             n_pairs += 1
         else:

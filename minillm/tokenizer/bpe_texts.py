@@ -83,11 +83,11 @@ def _spans(rules, data, piece, table, size):
         end = word_end(rules, data, p, stop, table)
         giant = end - p >= 2 * size
         if giant and begin < p:
-            spans[n] = (begin, p, 0)
+            spans[n, 0], spans[n, 1], spans[n, 2] = begin, p, 0
             n += 1
             begin = p
         if giant or end - begin >= size or end >= until:
-            spans[n] = (begin, end, int(giant))
+            spans[n, 0], spans[n, 1], spans[n, 2] = begin, end, int(giant)
             n += 1
             begin = end
         p = end

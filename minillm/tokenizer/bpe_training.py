@@ -200,7 +200,7 @@ def _learn(symbols, starts, word_counts, n_symbols, n_merges, least, longest, ro
     length = np.ones(n_symbols + n_merges, np.int64)
     around = np.zeros((2, n_symbols + n_merges, 4), np.int64)
     merges = np.empty((n_merges, 2), np.int32)
-    done, floor = 0, np.int64(1) << 62
+    done, floor = np.int64(0), np.int64(1) << 62
     while floor > least and done < n_merges and control[STOP] == 0:
         floor, pairs, places = frequent_pairs(
             symbols, starts, word_counts, length, longest, least, floor, room
@@ -222,7 +222,8 @@ def _follow(
     table = new_table(n_pairs)
     queue = np.empty((n_pairs, 2), np.int64)  # minus the count, and the key
     for pair in range(n_pairs):
-        table[table_slot(table, pairs[pair, KEY])] = (pairs[pair, KEY], pair)
+        slot = table_slot(table, pairs[pair, KEY])
+        table[slot, 0], table[slot, 1] = pairs[pair, KEY], pair
         queue_push(queue, pair, -pairs[pair, COUNT], pairs[pair, KEY])
     n_queue = n_pairs
     events = np.empty((1024, 2), np.int32)
@@ -238,7 +239,7 @@ def _follow(
         a, b, new = key >> 32, key & 0xFFFFFFFF, n_symbols + done
         if count < floor or length[a] + length[b] > longest:
             continue
-        merges[done] = (a, b)
+        merges[done, 0], merges[done, 1] = a, b
         done += 1
         control[DONE] = done
 

@@ -95,20 +95,26 @@ def batches_of(
             size += len(block)
             if size < enough:
                 continue
-            until = ends[-1] + _last_start(rules, room[ends[-1] : size])
+            until = ends[-1] + _last_start(rules, _read_only(room[ends[-1] : size]))
             if until == ends[-1]:  # a text that nobody may cut has to come whole
                 enough = 2 * size
                 continue
-            yield room[:size], [*ends[1:], size], until
+            yield _read_only(room[:size]), [*ends[1:], size], until
             room[: size - until] = room[until:size].copy()
             size, ends, enough = size - until, [0], BLOCK
         if size > ends[-1]:
             ends.append(size)
         if size >= BLOCK:
-            yield room[:size], ends[1:], size
+            yield _read_only(room[:size]), ends[1:], size
             size, ends, enough = 0, [0], BLOCK
     if size:
-        yield room[:size], ends[1:], size
+        yield _read_only(room[:size]), ends[1:], size
+
+
+def _read_only(part: np.ndarray) -> np.ndarray:
+    """A part of an array as bytes look when they are encoded: compiled loops need one version."""
+    part.setflags(write=False)
+    return part
 
 
 def _last_start(rules: int, data: np.ndarray) -> int:

@@ -46,7 +46,7 @@ def build_trie(data, ends_at, order):
     nodes = np.zeros(order.size, np.int32)
     # Level by level: strings first..last share their first `depth` bytes and stand at `node`.
     queue = np.empty((size, 4), np.int64)
-    queue[0] = (0, order.size, 0, 0)
+    queue[0, 0], queue[0, 1], queue[0, 2], queue[0, 3] = 0, order.size, 0, 0
     head, tail, free, top = 0, 1, 1, 0
     kids = np.empty(257, np.int64)  # where each child's strings begin
     while head < tail:
@@ -89,6 +89,7 @@ def build_trie(data, ends_at, order):
             child = base + byte
             trie[child, 1] = node
             top = max(top, child)
-            queue[tail] = (kids[k], kids[k + 1], depth + 1, child)
+            queue[tail, 0], queue[tail, 1] = kids[k], kids[k + 1]
+            queue[tail, 2], queue[tail, 3] = depth + 1, child
             tail += 1
     return trie[: top + 1 + ROOM].copy(), nodes

@@ -90,7 +90,7 @@ def text_loss(
     """
     with no_grad():
         hidden = model.hidden(ids).array  # (B, T, C)
-    flat = backend.asarray(targets).reshape(-1)
+    flat = backend.asarray(targets, dtype=np.int64).reshape(-1)
     ones = backend.array_module(hidden).ones(len(flat), hidden.dtype)
     losses, _, _ = linear_cross_entropy.forward(
         hidden.reshape(len(flat), -1), model.output_weight.array, flat, ones, wanted=(False, False)

@@ -76,9 +76,15 @@ def test_ids_of_any_integer_type_are_checked(kind: str) -> None:
     most = np.iinfo(kind).max
     for size in (100, 300, 50304, 2**31):
         last = min(size - 1, most)
-        arrays.check_range(np.array([[0, last]], kind)[:, ::-1], size, "token")
+        ids = arrays.integers(np.array([[0, last]], kind)[:, ::-1])
+        arrays.check_range(ids, size, "token")
+        assert ids.dtype == np.int64
+        assert ids.tolist() == [[last, 0]]
         wrong = [-1] * (np.iinfo(kind).min < 0) + [size] * (size <= most)
         for one in wrong:
             with pytest.raises(InputError, match=f"token id {one}, but"):
-                arrays.check_range(np.array([0, one, last], kind), size, "token")
-    arrays.check_range(np.array([], kind), 1, "token")
+                arrays.check_range(arrays.integers(np.array([0, one], kind)), size, "token")
+    arrays.check_range(arrays.integers(np.array([], kind)), 1, "token")
+    huge = arrays.integers(np.array([np.iinfo(np.uint64).max]))
+    with pytest.raises(InputError, match="token id -1, but"):
+        arrays.check_range(huge, 1, "token")
