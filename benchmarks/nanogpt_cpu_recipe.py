@@ -30,6 +30,7 @@ from typing import Any
 
 import _common
 import numpy as np
+import tiles
 
 from minillm.cli.settings import find_recipe, read_recipe, split_flags
 from minillm.cli.train import Plan
@@ -47,6 +48,7 @@ WANTED_LOSS = 1.90
 TURN = 100  # updates
 WORDS, CHANGES = split_flags(sys.argv[1:])
 PLAN = Plan.read(read_recipe(find_recipe("shakespeare-cpu")) | CHANGES)
+TOKENS = PLAN.train.batch_size * PLAN.model.block_size  # of an update
 
 
 def text() -> str:
@@ -207,7 +209,8 @@ def main() -> None:
         raise SystemExit("the peer's head is tied to its embedding; compare with --no-peer")
     text()  # before anything is started
     _common.start(*([] if arguments.no_peer else ["torch"]))
-    _common.table(f"{PLAN.train.steps} updates, 768 characters each", "seconds", "loss", "characters/s")
+    title = f"{PLAN.train.steps} updates, {TOKENS} characters each"
+    _common.table(title, "seconds", "loss", "characters/s")
     first, *others = [("ours", seed) for seed in arguments.seeds]
     groups = [[first] if arguments.no_peer else [first, ("theirs", first[1])]]
     results = []
@@ -215,7 +218,7 @@ def main() -> None:
         for result in side_by_side(group):
             results.append(result)
             name = "minillm" if result["who"] == "ours" else "PyTorch"
-            speed = PLAN.train.steps * 768 / result["seconds"]
+            speed = PLAN.train.steps * TOKENS / result["seconds"]
             _common.row(
                 f"{name}, seed {result['seed']}", result["seconds"], f"{result['loss']:.4f}", speed
             )
@@ -231,6 +234,11 @@ def main() -> None:
         wanted = 1.9 if PLAN.train.precision == "float32" else 2.6
         whole = results[1]["seconds"] / results[0]["seconds"]
         _common.verdict("speed relative to PyTorch in float32", whole, wanted)
+        model = PLAN.model_for(len(set(text())))
+        flops = tiles.step_flops(model.n_layer, model.d_model, model.vocab_size, TOKENS)
+        tiles.report(
+            PLAN.train.precision, PLAN.train.steps * flops, results[1]["seconds"], "all updates"
+        )
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from collections.abc import Callable
 
 import _common
 import numpy as np
+import tiles
 
 from minillm.training.peak import Peak
 
@@ -170,6 +171,7 @@ def compare(contenders: list[str], batch: int, length: int, steps: int) -> None:
             best = min(peers, key=lambda child: child.median)
             speed = best.median / ours.median
             _common.verdict(f"{precision}: times as fast as {best.name}", speed, 1.6)
+            tiles.report(precision, products_of_step(batch, length), best.median, "a step")
             leanest = min(peers, key=lambda child: child.peak)
             share = ours.peak / leanest.peak
             print(f"{precision}: peak memory {share:.2f} of {leanest.name}'s, wanted at most 0.75")
@@ -177,13 +179,16 @@ def compare(contenders: list[str], batch: int, length: int, steps: int) -> None:
         report_peak_share(found["minillm float32"].median, batch, length)
 
 
+def products_of_step(batch: int, length: int) -> float:
+    """Floating-point operations of a step's products of matrices, attention's left out."""
+    return tiles.step_flops(GPT2["n_layer"], GPT2["d_model"], GPT2["vocab_size"], batch * length)
+
+
 def report_peak_share(seconds: float, batch: int, length: int) -> None:
     """The step's arithmetic rate as a share of the machine's best float32 product, BLAS's or ours."""
     best = Peak("float32", seconds=1.0).flops
-    d, n, V = GPT2["d_model"], GPT2["n_layer"], GPT2["vocab_size"]
-    products = 6 * (12 * n * d * d + V * d) * batch * length
-    attention = 6 * 2 * n * d * length * batch * length / 2  # the causal half
-    rate = (products + attention) / seconds
+    attention = 6 * GPT2["n_layer"] * GPT2["d_model"] * batch * length**2  # the causal half
+    rate = (products_of_step(batch, length) + attention) / seconds
     print(f"best product {best / 1e9:.0f} GFLOP/s; the step reaches {rate / 1e9:.0f}")
     _common.verdict("float32: share of the peak", rate / best, 0.88)
 

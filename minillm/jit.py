@@ -59,7 +59,8 @@ def jit(
     Numba compiles one version for every combination of contiguous and strided, writable and
     read-only arguments. Array arguments named in `reads` are only read, by their strides: one
     version serves them all. Those named in `writes` are written, by their strides. (Arguments are
-    then given by position.)
+    then given by position.) Nor does a constant that one compiled function passes to another ask
+    for a version: its type is that of any number.
 
     Numba counts who holds an array, with an atomic instruction at the beginning and the end of
     nearly every function: 40 ns for three arrays, as much as a tile of small products takes. One
@@ -69,7 +70,8 @@ def jit(
     """
     if function is None:
         return lambda marked: jit(marked, reads, writes, borrows, **options)
-    options["_nrt"] = not borrows  # said also where it is True: else it is that of the caller
+    options["_nrt"] = not borrows  # said also where it is True: else it is that of the caller,
+    options.setdefault("forceinline", False)  # and so is this
 
     def build(mark: Marked) -> Any:
         dispatcher = _numba().njit(mark.function, **{**_defaults(), **options})
@@ -258,13 +260,15 @@ def _take_any_layout(dispatcher: Any, reads: tuple[str, ...], writes: tuple[str,
     names = list(inspect.signature(dispatcher.py_func).parameters)
     compile_exactly, entered = dispatcher.compile, set()
 
+    def general_kind(name: str, kind: Any) -> Any:
+        if name in writes and not kind.mutable:
+            raise TypeError(f"{dispatcher.__name__} writes to {name}, which is read-only")
+        if name in reads or name in writes:
+            return types.Array(kind.dtype, kind.ndim, "A", readonly=name in reads)
+        return kind
+
     def compile_general(given: tuple[Any, ...]) -> Any:
-        general = tuple(
-            types.Array(kind.dtype, kind.ndim, "A", readonly=name in reads)
-            if name in reads + writes
-            else kind
-            for name, kind in zip(names, given, strict=True)
-        )
+        general = tuple(map(general_kind, names, given))
         with global_compiler_lock:
             entry = compile_exactly(general)
             if given != general and given not in entered:

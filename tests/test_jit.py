@@ -129,10 +129,16 @@ def test_arguments_that_are_written_share_one_version(folder: Path) -> None:
             double(x, out)
             print((out == 2 * x).all())
         print(len(double.signatures))
+        out.flags.writeable = False
+        try:
+            double(x, out)
+        except TypeError as error:
+            print(error)
         """
     )
     (folder / "kernel.py").write_text(code)
-    assert run(folder, NUMBA_CACHE_DIR=str(folder / "cache")) == ["True"] * 3 + ["1"]
+    refusal = "double writes to out, which is read-only"
+    assert run(folder, NUMBA_CACHE_DIR=str(folder / "cache")) == ["True"] * 3 + ["1", refusal]
 
 
 def test_a_literal_argument_needs_no_version_of_its_own(folder: Path) -> None:

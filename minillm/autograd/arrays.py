@@ -51,11 +51,13 @@ def integers(values: Any) -> Array:
     array = backend.module().asarray(getattr(values, "array", values))
     if array.size and array.dtype.kind not in "iu":
         raise InputError(f"token ids are whole numbers, but these are {array.dtype}")
+    if array.size and array.dtype == np.uint64 and int(array.max()) >= 1 << 63:
+        raise InputError(f"token ids are small numbers, but one is {int(array.max())}")
     return array.astype(np.int64)
 
 
 def check_range(ids: Array, vocab_size: int, name: str) -> None:
-    """Raise `InputError` unless every id is one of 0 ... vocab_size - 1."""
+    """Raise `InputError` unless every id, from `integers`, is one of 0 ... vocab_size - 1."""
     if are_below(ids, vocab_size):
         return
     low, high = int(ids.min()), int(ids.max())
@@ -65,7 +67,7 @@ def check_range(ids: Array, vocab_size: int, name: str) -> None:
 
 
 def are_below(ids: Array, vocab_size: int) -> bool:
-    """Whether every id is one of 0 ... vocab_size - 1: read without a sign, -1 is a huge number."""
+    """Whether all ids, from `integers`, are 0 ... vocab_size - 1: without a sign, -1 is huge."""
     return ids.size == 0 or int(ids.view(np.uint64).max()) < vocab_size
 
 

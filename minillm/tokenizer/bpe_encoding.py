@@ -283,7 +283,7 @@ def encode_group(
 def _encode_pieces(machine, rules, data, pieces, table, out, dead):
     """Write the tokens of `pieces` to `out`, end to end; how many each has, (P,) int64."""
     counts = np.empty(pieces.shape[0], np.int64)
-    n = np.int64(0)
+    n = 0
     for piece in range(pieces.shape[0]):
         before = n
         p = pieces[piece, 0]

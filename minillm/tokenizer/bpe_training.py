@@ -200,7 +200,7 @@ def _learn(symbols, starts, word_counts, n_symbols, n_merges, least, longest, ro
     length = np.ones(n_symbols + n_merges, np.int64)
     around = np.zeros((2, n_symbols + n_merges, 4), np.int64)
     merges = np.empty((n_merges, 2), np.int32)
-    done, floor = np.int64(0), np.int64(1) << 62
+    done, floor = 0, np.int64(1) << 62
     while floor > least and done < n_merges and control[STOP] == 0:
         floor, pairs, places = frequent_pairs(
             symbols, starts, word_counts, length, longest, least, floor, room

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from minillm import backend
 from minillm.errors import InputError
-from minillm.tokenizer import base, bpe_counting, patterns, pieces, reading
+from minillm.tokenizer import base, bpe_counting, patterns, pieces, reading, scanner
 from minillm.tokenizer.bpe_counting import count_words
 
 TEXT = "It's 12,345 words, isn't it?\n\n  naïve 日本語のテキスト 🙂 \t\n/end/\r\n" * 40
@@ -51,6 +51,16 @@ def test_a_file_in_blocks_counts_as_a_whole(name, block, tmp_path, monkeypatch):
     words = count_words([path, "more text"], name, progress=lambda *report: seen.append(report))
     assert as_dictionary(words) == by_regex([TEXT, "more text"], name)
     assert seen[-1][1] == len(TEXT.encode()) + len("more text")
+
+
+@pytest.mark.parametrize("block", [64, 1 << 20])
+def test_blocks_look_as_texts_do_when_they_are_encoded(block, monkeypatch):
+    """Read-only: loops over them are compiled once."""
+    monkeypatch.setattr(reading, "CHUNK", block)
+    monkeypatch.setattr(reading, "BLOCK", 3 * block)
+    batches = list(reading.batches_of([TEXT, "more"], scanner.RULES["gpt4"], "strict"))
+    assert len(batches) > 1 or block > len(TEXT)
+    assert not any(data.flags.writeable for data, _, _ in batches)
 
 
 def test_threads_do_not_change_the_counts(monkeypatch):
