@@ -247,12 +247,10 @@ def _serve_compiled_callers(dispatcher: Any, mark: Marked, options: dict[str, An
 
 
 def _take_any_layout(dispatcher: Any, reads: tuple[str, ...], writes: tuple[str, ...]) -> None:
-    """Let `dispatcher` compile arguments in `reads` as read-only arrays of any strides.
+    """Let `dispatcher` compile arguments in `reads` and `writes` as arrays of any strides.
 
-    Those in `writes` are compiled as arrays of any strides that can be written.
-
-    The version for them is then entered for the layouts at hand, too, so that later calls with
-    these find it without leaving C.
+    Those in `reads` are read-only. The version for them is then entered for the layouts at hand,
+    too, so that later calls with these find it without leaving C.
     """
     from numba import types
     from numba.core.compiler_lock import global_compiler_lock
