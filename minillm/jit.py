@@ -20,7 +20,7 @@ With NUMBA_DISABLE_JIT=1 the marks vanish and the functions are the plain Python
 
 Compiled code is kept on disk, so that only the first run on a machine compiles. Numba's own cache
 looks only at the file that a function stands in; ours also looks at the files of the functions it
-calls and at the default options. A directory that cannot be written is no error: the kernel is then
+calls and at the options of all. A directory that cannot be written is no error: the kernel is then
 compiled once a run. Of which functions machine code is written, machine_code.py tells.
 """
 
@@ -70,6 +70,8 @@ def jit(
     """
     if function is None:
         return lambda marked: jit(marked, reads, writes, borrows, **options)
+    if "_nrt" in options:
+        raise TypeError("whether arrays are counted is said by borrows=, not by _nrt=")
     options["_nrt"] = not borrows  # said also where it is True: else it is that of the caller,
     options.setdefault("forceinline", False)  # and so is this
 
@@ -82,7 +84,7 @@ def jit(
             _take_any_layout(dispatcher, reads, writes)
         return dispatcher
 
-    return Marked(function, build, plain=function)
+    return Marked(function, build, plain=function, options=options)
 
 
 def _defaults() -> dict[str, Any]:
@@ -100,11 +102,7 @@ def intrinsic(plain: Callable[..., Any], uses: tuple[str, ...] = ()) -> Any:
     """
 
     def mark(function: Callable[..., Any]) -> Marked:
-        marked = Marked(function, lambda _: _numba().extending.intrinsic(function), plain=plain)
-        marked.sources.update(uses)
-        for file in uses:
-            _imported.setdefault(file, _changed(file))
-        return marked
+        return Marked(function, lambda _: _numba().extending.intrinsic(function), plain, uses)
 
     return mark
 
@@ -151,7 +149,12 @@ class Marked:
     """A function waiting to be compiled; `compiled()` does it once and remembers."""
 
     def __init__(
-        self, function: Any, build: Callable[[Marked], Any], plain: Callable[..., Any]
+        self,
+        function: Any,
+        build: Callable[[Marked], Any],
+        plain: Callable[..., Any],
+        uses: tuple[str, ...] = (),
+        options: dict[str, Any] | None = None,
     ) -> None:
         self.function, self.plain = function, plain
         self.__doc__, self.__name__, self.__wrapped__ = function.__doc__, function.__name__, plain
@@ -159,8 +162,12 @@ class Marked:
         self._build = build
         self._compiled: Any = None
         own = function.__code__.co_filename
-        self.sources: set[str] = {own}  # files this function depends on
+        self.files = {own, *uses}
+        self.options = options or {}  # of Numba
+        self.parts = {self}  # and, once it is compiled, all functions that it calls
         _imported[own] = _changed(own)
+        for file in uses:
+            _imported.setdefault(file, _changed(file))
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         return self.compiled()(*arguments, **named)
@@ -174,9 +181,9 @@ class Marked:
                 value = space.get(name)
                 if isinstance(value, Marked) and value is not self:
                     space[name] = value.compiled()
-                    self.sources |= value.sources
+                    self.parts |= value.parts
                 elif getattr(value, "minillm_mark", None) is not None:  # replaced before us
-                    self.sources |= value.minillm_mark.sources
+                    self.parts |= value.minillm_mark.parts
                 elif value is prange and not disabled():
                     space[name] = _numba().prange
             if self._compiled is None:
@@ -266,7 +273,7 @@ def _take_any_layout(dispatcher: Any, reads: tuple[str, ...], writes: tuple[str,
         return kind
 
     def compile_general(given: tuple[Any, ...]) -> Any:
-        general = tuple(map(general_kind, names, given))
+        general = tuple(general_kind(*each) for each in zip(names, given, strict=True))
         with global_compiler_lock:
             entry = compile_exactly(general)
             if given != general and given not in entered:
@@ -285,7 +292,7 @@ def _keep_on_disk(dispatcher: Any, mark: Marked, suffix: str = "") -> None:
     """
     if not hasattr(dispatcher, "enable_caching"):
         return
-    if any(_changed(file) != _imported[file] for file in mark.sources):
+    if any(_changed(file) != _imported[file] for part in mark.parts for file in part.files):
         return
     from numba.core.caching import FunctionCache, IndexDataCacheFile
 
@@ -306,7 +313,7 @@ def _keep_on_disk(dispatcher: Any, mark: Marked, suffix: str = "") -> None:
         def __init__(self, function: Any) -> None:
             super().__init__(function)
             base = self._impl.filename_base + suffix
-            self._cache_file = KernelFiles(self._cache_path, base, _stamp(mark.sources))
+            self._cache_file = KernelFiles(self._cache_path, base, _stamp(mark.parts))
 
         def load_overload(self, signature: Any, target: Any) -> Any:
             found = super().load_overload(signature, target)
@@ -334,15 +341,23 @@ def is_missing_on_disk(function: Any) -> bool:
     return files is not None and not files._load_index()
 
 
-def _stamp(paths: set[str]) -> str:
-    """What compiled code follows from: the sources, with the options they give, and the defaults.
+def _stamp(parts: set[Marked]) -> str:
+    """What compiled code follows from: the sources, each function's options, and the defaults.
 
     The defaults stand in this file, which is not among the sources: a new comment here leaves the
     caches of everybody as they are.
     """
-    options = {name: sorted(value) if isinstance(value, set) else value
-               for name, value in _defaults().items()}  # fmt: skip
-    digest = hashlib.sha256(repr(options).encode())
-    for path in sorted(paths):
+    digest = hashlib.sha256(_spelled(_defaults()).encode())
+    for path in sorted({file for part in parts for file in part.files}):
         digest.update(Path(path).read_bytes())
+    for spelled in sorted(f"{part.__name__} {_spelled(part.options)}" for part in parts):
+        digest.update(spelled.encode())
     return digest.hexdigest()
+
+
+def _spelled(options: dict[str, Any]) -> str:
+    """Options as text that is the same in every process."""
+    return repr([
+        (name, sorted(value) if isinstance(value, set) else value)
+        for name, value in sorted(options.items())
+    ])  # fmt: skip

@@ -254,6 +254,11 @@ def test_a_function_that_borrows_makes_no_array() -> None:
         borrows_and_makes(np.ones(3))
 
 
+def test_whether_a_function_counts_is_said_in_one_way() -> None:
+    with pytest.raises(TypeError, match="borrows="):
+        jit(_nrt=False)(len)
+
+
 @pytest.mark.slow
 def test_functions_that_borrow_get_no_array_from_one_that_counts(folder: Path) -> None:
     code = textwrap.dedent(

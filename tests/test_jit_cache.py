@@ -73,6 +73,32 @@ def test_other_fastmath_flags_compile_again(path, monkeypatch):
     assert len(compiled) == 3
 
 
+WITH_OPTIONS = """
+import os
+from minillm.jit import jit
+
+def marked(function):  # as it might stand in another file
+    return jit(function, error_model=os.environ["MODEL"])
+
+@marked
+def divided(x):
+    return x / (x - x)
+
+@jit
+def double(x):
+    return divided(x)
+"""
+
+
+def test_other_options_of_a_function_compile_its_callers_again(path, monkeypatch):
+    path.write_text(WITH_OPTIONS)
+    monkeypatch.setenv("MODEL", "numpy")
+    assert fresh(path)(1.0) == np.inf
+    monkeypatch.setenv("MODEL", "python")
+    with pytest.raises(ZeroDivisionError):
+        fresh(path)(1.0)
+
+
 def test_writers_at_the_same_time_do_not_mix_up_signatures(path):
     one, other = fresh(path), fresh(path)
     one(np.float64(1))

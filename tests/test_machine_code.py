@@ -40,18 +40,8 @@ def quarter(x):
     return root(root(x))
 
 @jit
-def some_quarters(x):
-    total = 0.0
-    for i in range(x.size):
-        total += quarter(x[i])
-    return total
-
-@jit
-def sum_of_quarters(x):
-    return some_quarters(x[1:]) + quarter(x[0])
-
-def optimized(function):
-    return [result.library.optimized for result in function.overloads.values()]
+def sum_and_quarter(x):
+    return sum_of_roots(x) + quarter(16.0)
 
 @jit
 def countdown(n):
@@ -97,11 +87,12 @@ print(h.out, h.written(h.roots), h.written(h.root.for_callers()), h.written(h.ro
 
 def test_what_is_written_or_pasted_is_optimized_and_the_rest_only_with_its_callers(run):
     code = """
-print(h.sum_of_quarters(h.x ** 2), h.optimized(h.sum_of_quarters))
-for helper in h.some_quarters, h.quarter, h.root:
-    print(h.optimized(helper.for_callers()), end="")
+print(h.sum_and_quarter(h.x))
+helpers = [helper.for_callers() for helper in (h.sum_of_roots, h.quarter, h.root)]
+for function in h.sum_and_quarter, *helpers:
+    print([result.library.optimized for result in function.overloads.values()])
 """
-    assert run(code) == ["3.0 [True]", "[False][True][False]"]
+    assert run(code) == ["5.0", "[True]", "[False]", "[True]", "[False]"]
 
 
 @pytest.mark.parametrize(

@@ -15,4 +15,4 @@ from minillm.jit import jit
 
 def inner(function: Callable[..., Any]) -> Any:
     """Mark a function that allocates nothing to be compiled into its callers."""
-    return jit(function, _nrt=False, forceinline=True)
+    return jit(function, borrows=True, forceinline=True)

@@ -17,6 +17,7 @@ import numpy as np
 
 from minillm.errors import InputError
 from minillm.jit import jit
+from minillm.kernels.layout import flat
 from minillm.tokenizer.base import Text, check_utf8, to_bytes, to_text
 from minillm.tokenizer.queue import grown
 from minillm.tokenizer.scanner import classes, sure_start
@@ -85,6 +86,7 @@ def batches_of(
     """Texts end to end, where each ends, how far to count: many small ones or part of a large one.
 
     What lies beyond that place comes again in the next batch, which takes the place of this one.
+    Texts are read-only, as when they are encoded: so loops over them are compiled once.
     """
     room, size, ends = np.empty(BLOCK + CHUNK, np.uint8), 0, [0]
     enough = BLOCK
@@ -95,26 +97,20 @@ def batches_of(
             size += len(block)
             if size < enough:
                 continue
-            until = ends[-1] + _last_start(rules, _read_only(room[ends[-1] : size]))
+            until = ends[-1] + _last_start(rules, flat(room[ends[-1] : size]))
             if until == ends[-1]:  # a text that nobody may cut has to come whole
                 enough = 2 * size
                 continue
-            yield _read_only(room[:size]), [*ends[1:], size], until
+            yield flat(room[:size]), [*ends[1:], size], until
             room[: size - until] = room[until:size].copy()
             size, ends, enough = size - until, [0], BLOCK
         if size > ends[-1]:
             ends.append(size)
         if size >= BLOCK:
-            yield _read_only(room[:size]), ends[1:], size
+            yield flat(room[:size]), ends[1:], size
             size, ends, enough = 0, [0], BLOCK
     if size:
-        yield _read_only(room[:size]), ends[1:], size
-
-
-def _read_only(part: np.ndarray) -> np.ndarray:
-    """A part of an array as bytes look when they are encoded: compiled loops need one version."""
-    part.setflags(write=False)
-    return part
+        yield flat(room[:size]), ends[1:], size
 
 
 def _last_start(rules: int, data: np.ndarray) -> int:

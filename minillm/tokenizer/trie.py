@@ -30,6 +30,15 @@ def byte_of(data, ends_at, number, depth):
     return np.int64(data[(ends_at[number - 1] if number else 0) + depth])
 
 
+@inner
+def _fits(trie, base, data, ends_at, order, kids, depth):
+    """Whether the nodes of all children are free; child k's strings begin with `order[kids[k]]`."""
+    for kid in kids:
+        if trie[base + byte_of(data, ends_at, order[kid], depth), 1] >= 0:
+            return False
+    return True
+
+
 @jit
 def build_trie(data, ends_at, order):
     """A trie of strings.
@@ -73,15 +82,7 @@ def build_trie(data, ends_at, order):
         while trie[free, 1] >= 0:
             free += 1
         base = max(free - lowest, 1)
-        while True:
-            taken = False
-            for k in range(n_kids):
-                byte = byte_of(data, ends_at, order[kids[k]], depth)
-                if trie[base + byte, 1] >= 0:
-                    taken = True
-                    break
-            if not taken:
-                break
+        while not _fits(trie, base, data, ends_at, order, kids[:n_kids], depth):
             base += 1
         trie[node, 0] = base
         for k in range(n_kids):

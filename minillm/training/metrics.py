@@ -25,6 +25,7 @@ import numpy as np
 
 from minillm import backend, files
 from minillm.autograd import no_grad
+from minillm.autograd.arrays import integers
 from minillm.kernels import linear_cross_entropy
 from minillm.models.base import LanguageModel
 from minillm.tokenizer import Tokenizer
@@ -90,7 +91,7 @@ def text_loss(
     """
     with no_grad():
         hidden = model.hidden(ids).array  # (B, T, C)
-    flat = backend.asarray(targets, dtype=np.int64).reshape(-1)
+    flat = integers(targets).reshape(-1)
     ones = backend.array_module(hidden).ones(len(flat), hidden.dtype)
     losses, _, _ = linear_cross_entropy.forward(
         hidden.reshape(len(flat), -1), model.output_weight.array, flat, ones, wanted=(False, False)
