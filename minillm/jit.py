@@ -20,8 +20,9 @@ With NUMBA_DISABLE_JIT=1 the marks vanish and the functions are the plain Python
 
 Compiled code is kept on disk, so that only the first run on a machine compiles. Numba's own cache
 looks only at the file that a function stands in; ours also looks at the files of the functions it
-calls and at the options of all. A directory that cannot be written is no error: the kernel is then
-compiled once a run. Of which functions machine code is written, machine_code.py tells.
+calls, at their options and at the constants in them. A directory that cannot be written is no
+error: the kernel is then compiled once a run. Of which functions machine code is written,
+machine_code.py tells.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ from functools import cache
 from pathlib import Path
 from types import CodeType
 from typing import Any
+
+import numpy as np
 
 from minillm import backend
 
@@ -164,6 +167,7 @@ class Marked:
         own = function.__code__.co_filename
         self.files = {own, *uses}
         self.options = options or {}  # of Numba
+        self.constants: dict[str, str] = {}  # that become part of the machine code
         self.parts = {self}  # and, once it is compiled, all functions that it calls
         _imported[own] = _changed(own)
         for file in uses:
@@ -186,6 +190,8 @@ class Marked:
                     self.parts |= value.minillm_mark.parts
                 elif value is prange and not disabled():
                     space[name] = _numba().prange
+                elif _is_constant(value):
+                    self.constants[name] = repr(value)
             if self._compiled is None:
                 self._compiled = self._build(self)
             try:
@@ -203,6 +209,13 @@ def _names(code: CodeType) -> Iterator[str]:
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield from _names(constant)
+
+
+def _is_constant(value: Any) -> bool:
+    """Whether a global variable is numbers or text, which its `repr` tells whole."""
+    if isinstance(value, tuple):
+        return all(map(_is_constant, value))
+    return isinstance(value, int | float | str | bytes | np.generic | np.dtype)
 
 
 def _numba() -> Any:
@@ -342,7 +355,7 @@ def is_missing_on_disk(function: Any) -> bool:
 
 
 def _stamp(parts: set[Marked]) -> str:
-    """What compiled code follows from: the sources, each function's options, and the defaults.
+    """What code follows from: sources, each function's options and constants, and the defaults.
 
     The defaults stand in this file, which is not among the sources: a new comment here leaves the
     caches of everybody as they are.
@@ -350,8 +363,8 @@ def _stamp(parts: set[Marked]) -> str:
     digest = hashlib.sha256(_spelled(_defaults()).encode())
     for path in sorted({file for part in parts for file in part.files}):
         digest.update(Path(path).read_bytes())
-    for spelled in sorted(f"{part.__name__} {_spelled(part.options)}" for part in parts):
-        digest.update(spelled.encode())
+    given = [{"": part.__name__, **part.options, **part.constants} for part in parts]
+    digest.update("".join(sorted(map(_spelled, given))).encode())
     return digest.hexdigest()
 
 

@@ -90,6 +90,14 @@ def double(x):
 """
 
 
+def test_other_constants_compile_again(path, monkeypatch):
+    path.write_text(SOURCE.replace("x + x", "FACTOR * x") + "\nimport os\n"
+                    'FACTOR = int(os.environ["FACTOR"])  # as it might come from another file\n')  # fmt: skip
+    for factor in "2", "3":
+        monkeypatch.setenv("FACTOR", factor)
+        assert fresh(path)(1.0) == int(factor)
+
+
 def test_other_options_of_a_function_compile_its_callers_again(path, monkeypatch):
     path.write_text(WITH_OPTIONS)
     monkeypatch.setenv("MODEL", "numpy")
