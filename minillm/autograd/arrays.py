@@ -9,6 +9,7 @@ import numpy as np
 from minillm import backend
 from minillm.backend import Array
 from minillm.errors import InputError
+from minillm.kernels.bfloat16 import BFLOAT16
 
 
 def kept_shape(shape: tuple[int, ...], axis: Any) -> tuple[int, ...]:
@@ -27,9 +28,10 @@ def plain_index(index: Any) -> tuple[Any, ...]:
 def _plain(part: Any) -> Any:
     if isinstance(part, np.integer):
         return int(part)
-    if hasattr(part, "dtype") or isinstance(part, list):
-        return backend.module().array(getattr(part, "array", part))
-    return part
+    if isinstance(part, list | tuple | range):
+        part = np.asarray(part)
+        part = part if part.size else part.astype(np.int64)
+    return backend.module().array(getattr(part, "array", part)) if hasattr(part, "dtype") else part
 
 
 def picks(index: tuple[Any, ...]) -> bool:
@@ -109,6 +111,11 @@ def check_feed_forward(
         raise InputError(
             f"feed_forward takes up (F, C) and down (C, F), not {up.shape} and {down.shape}"
         )
+    if down.dtype != up.dtype or x.dtype not in (up.dtype, BFLOAT16):
+        raise InputError(
+            "feed_forward takes x, up and down of one dtype, or x in bfloat16;"
+            f" these are {x.dtype}, {up.dtype} and {down.dtype}"
+        )
     if (up_bias is None) != (down_bias is None):
         raise InputError("feed_forward takes a bias for both of its products, or for neither")
     out = (*x.shape[:-1], len(down))
@@ -141,4 +148,4 @@ def power_gradients(dout: Array, a: Array, b: Array, out: Array) -> tuple[Array,
     positive = a > 0
     log_a = xp.where(positive, xp.log(xp.where(positive, a, 1)), 0)
     slope = xp.where(b == 0, 0, b * a ** xp.where(b == 0, 1, b - 1))
-    return dout * slope, dout * out * log_a
+    return dout * slope, xp.where(positive, dout * out * log_a, 0)

@@ -8,10 +8,11 @@ only x and y are kept; when the walk comes to y it runs `block(x)` once more, th
 and goes on through the notes. That costs one more forward pass and brings the memory down from n
 layers to one (Chen et al. 2016, "Training deep nets with sublinear memory cost").
 
-Gradients are the same bits as without it, for two reasons. Dropout inside the function gets the
-seeds of the first run. And the walk is not nested: the nodes of the second run join the walk that
-is under way, in the place where those of the first would have been, so that every sum of gradients
-adds up the same numbers in the same order.
+Gradients are the same bits as without it, where forward and backward run in one precision (see
+`backend.precision`), for two reasons. Dropout inside the function gets the seeds of the first run.
+And the walk is not nested: the nodes of the second run join the walk that is under way, where those
+of the first would have been, so that every sum of gradients adds up the same numbers in the same
+order.
 """
 
 from __future__ import annotations

@@ -187,6 +187,7 @@ def attention(
     if visible is None:
         visible = attention_kernel.visible_keys(T, S, causal, window, padding_mask, documents)
     first, last = visible
+    _check_visible(first, last, len(queries), T)
     out, lse = attention_kernel.forward(queries, keys, values, first, last, factor)
 
     def backward(dout: Array) -> tuple[Array, Array, Array]:
@@ -207,6 +208,15 @@ def _check_heads(q: Array, k: Array, v: Array) -> None:
         )
 
 
+def _check_visible(first: Array, last: Array, B: int, T: int) -> None:
+    """Raise `InputError` unless the bounds are those of T queries of each of B texts, or of all."""
+    if first.shape != last.shape or first.shape not in ((1, T), (B, T)):
+        raise InputError(
+            f"attention of {B} texts of {T} queries takes the first and last visible keys as"
+            f" {(B, T)} or {(1, T)}, but they are {first.shape} and {last.shape}"
+        )
+
+
 def self_attention(qkv: Tensor, n_head: int, visible: tuple[Array, Array]) -> Tensor:
     """Attention of a text over itself: queries, keys and values side by side in qkv (B, T, 3C).
 
@@ -215,8 +225,14 @@ def self_attention(qkv: Tensor, n_head: int, visible: tuple[Array, Array]) -> Te
     `kernels.attention.visible_keys`.
     """
     xp = backend.array_module(qkv.array)
+    if qkv.ndim != 3 or qkv.shape[2] % (3 * n_head):
+        raise InputError(
+            f"self_attention of {n_head} heads takes qkv (B, T, 3C), C a multiple of {n_head},"
+            f" but it is {qkv.shape}"
+        )
     B, T, width = qkv.shape
     D, (first, last) = width // (3 * n_head), visible
+    _check_visible(first, last, B, T)
     q, k, v = qkv.array.reshape(B, T, 3, n_head, D).transpose(2, 0, 3, 1, 4)  # (B, H, T, D) each
     by_head, lse = attention_kernel.forward(q, k, v, first, last, D**-0.5)  # (B, H, T, D)
     out = by_head.swapaxes(1, 2).reshape(B, T, n_head * D)
@@ -240,10 +256,10 @@ def rotary(x: Tensor, cos: Array, sin: Array) -> Tensor:
     """
     B, _, T, D = x.shape
     for table in (cos, sin):
-        if table.shape not in ((B, T, D // 2), (1, T, D // 2)):
+        if D % 2 or table.shape not in ((B, T, D // 2), (1, T, D // 2)):
             raise InputError(
-                f"rotary of x (B, H, T, D) takes tables (B or 1, T, D / 2), but x is {x.shape}"
-                f" and a table {table.shape}"
+                "rotary of x (B, H, T, D), D even, takes tables (B or 1, T, D / 2),"
+                f" but x is {x.shape} and a table {table.shape}"
             )
 
     def backward(dout: Array) -> tuple[Array]:

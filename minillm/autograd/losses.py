@@ -45,7 +45,7 @@ def cross_entropy(
     labels = _labels(targets, shape, V)
     rows = logits.array.reshape(labels.size, V)
     losses, lse = cross_entropy_kernel.forward(rows, labels)  # (N,), (N,)
-    scale = _loss_scale(losses, labels, weights, None if reduction == "mean" else 1.0)
+    scale = _loss_scale(losses, labels, shape, weights, None if reduction == "mean" else 1.0)
     if reduction == "none":
         out = (losses * scale).reshape(shape)
     elif reduction in ("mean", "sum"):
@@ -83,7 +83,7 @@ def linear_cross_entropy(
     xp, shape = backend.array_module(x.array), x.shape
     labels = _labels(targets, shape[:-1], V)
     rows = x.array.reshape(labels.size, C)
-    scale = _loss_scale(rows, labels, weights, normalizer)
+    scale = _loss_scale(rows, labels, shape[:-1], weights, normalizer)
     recording = is_recording()
     wanted = recording and x.requires_grad, recording and weight.requires_grad
     losses, dx, dweight = linear_cross_entropy_kernel.forward(
@@ -116,21 +116,28 @@ def _labels(targets: Any, shape: tuple[int, ...], vocab_size: int) -> Array:
 
 
 def _loss_scale(
-    like: Array, labels: Array, weights: Array | None, normalizer: float | None
+    like: Array,
+    labels: Array,
+    shape: tuple[int, ...],
+    weights: Array | None,
+    normalizer: float | None,
 ) -> Array:
-    """What each of the N losses is multiplied by: its weight over the sum of the weights.
+    """What each of the N losses, of `shape`, is multiplied by: its weight over their sum.
 
     Ignored targets have weight 0. `normalizer` takes the place of the sum.
     """
     xp = backend.array_module(like)
-    counted = (labels != IGNORED).astype(like.dtype)
-    scale = counted
+    counted = labels != IGNORED
+    scale = counted.astype(like.dtype)
     if weights is not None:
         if isinstance(weights, Tensor):
             if weights.requires_grad:
                 raise GraphError("the weights of a loss are constants; give weights.detach()")
             weights = weights.array
-        scale = counted * xp.asarray(weights, dtype=like.dtype).reshape(-1)
+        weights = xp.asarray(weights, dtype=like.dtype)
+        if weights.shape != shape:
+            raise InputError(f"weights of shape {weights.shape} for losses of shape {shape}")
+        scale = xp.where(counted, weights.reshape(-1), 0)
     if normalizer is not None:
         return scale if normalizer == 1 else scale / float(normalizer)  # NumPy's would widen it
     total = float(scale.sum())

@@ -58,8 +58,9 @@ class Batches:
         A batch at the end of an epoch is filled up from the next one.
         """
         first = step * self.batch_size
-        rows = [self._window(i) for i in range(first, first + self.batch_size)]
-        tokens = np.stack(rows)  # (B, T + 1)
+        tokens = np.empty((self.batch_size, self.block_size + 1), np.int32)  # refused if too large
+        for row in range(self.batch_size):
+            tokens[row] = self._window(first + row)
         return tokens[:, :-1], tokens[:, 1:]
 
     def _window(self, number: int) -> np.ndarray:

@@ -27,7 +27,6 @@ numbers of two neighbouring rows side by side:
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,10 +34,7 @@ import numpy as np
 from minillm.jit import by_types, intrinsic, jit
 from minillm.kernels.bfloat16 import BITS, widen
 from minillm.kernels.processor import WORD
-from minillm.kernels.tile import Tile, halves, machine, words
-
-_NAMES = ("processor.py", "tile.py", "vector_ir.py")
-_SOURCES = tuple(str(Path(__file__).with_name(name)) for name in _NAMES)
+from minillm.kernels.tile import WRITER, Tile, halves, machine, words
 
 
 def small_tile(dtype: Any) -> Tile:
@@ -70,7 +66,7 @@ def _multiply_one_plain(out, a, b, row, column, add):
     here[...] = here + product if add else product
 
 
-@intrinsic(plain=_multiply_one_plain, uses=_SOURCES)
+@intrinsic(plain=_multiply_one_plain, uses=WRITER)
 def multiply_one(typing, out, a, b, row, column, add):
     """The tile of out = or += a @ b whose first number is out[row, column]."""
     from numba.core import types
@@ -143,7 +139,7 @@ def _pair_rows_plain(rows, pairs):
         pairs[...] = words(both.swapaxes(1, 2))
 
 
-@intrinsic(plain=_pair_rows_plain, uses=_SOURCES)
+@intrinsic(plain=_pair_rows_plain, uses=WRITER)
 def pair_rows(typing, rows, pairs):
     """pairs (M / 2, N) = every two neighbouring rows of bits (M, N) as words.
 

@@ -144,8 +144,9 @@ def forward(
     """The layer's output (..., C), and u (..., F), which `backward` needs.
 
     float32 or float64, all of one dtype; x may be bfloat16 beside float32 weights, and u is with
-    bfloat16 activations. `approximate` is GELU's, "none" or "tanh".
+    bfloat16 activations. `approximate` is GELU's, "none" or "tanh"; `InputError` for any other.
     """
+    gelu.check_name(approximate)
     run = forward_fast if backend.fast(x, up, down) else forward_reference
     return run(x, up, up_bias, down, down_bias, residual, approximate)
 

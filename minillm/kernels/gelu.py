@@ -184,18 +184,19 @@ def forward(x: Array, approximate: str = "none") -> Array:
 
     Raises `InputError` for another `approximate`.
     """
-    _check(approximate)
+    check_name(approximate)
     return forward_fast(x, approximate) if backend.fast(x) else forward_reference(x, approximate)
 
 
 def backward(dout: Array, x: Array, approximate: str = "none") -> Array:
     """Gradient of `forward`'s input; `dout` and the input `x` are (...)."""
-    _check(approximate)
+    check_name(approximate)
     if backend.fast(dout, x):
         return backward_fast(dout, x, approximate)
     return backward_reference(dout, x, approximate)
 
 
-def _check(approximate: str) -> None:
+def check_name(approximate: str) -> None:
+    """Raise `InputError` for the name of a GELU that there is none of."""
     if approximate not in CLIP:
         raise InputError(f"GELU's approximate is {approximate!r}; it is 'none' or 'tanh'")

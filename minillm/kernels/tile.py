@@ -36,7 +36,8 @@ import numpy as np
 from minillm.jit import by_types, intrinsic
 from minillm.kernels.processor import WORD, machine
 
-# The files that decide what the intrinsics here, in packing.py, few_rows.py and bfloat16.py write.
+# The files that decide what the intrinsics here, in packing.py, few_rows.py, bfloat16.py and
+# block_product.py write.
 WRITER = tuple(
     str(Path(__file__).with_name(f"{name}.py")) for name in ("processor", "tile", "vector_ir")
 )

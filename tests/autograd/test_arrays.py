@@ -20,6 +20,7 @@ def ones(*shape: int, dtype: Any = np.float32) -> Tensor:
 
 
 TABLE = np.ones((1, 3, 2), np.float32)
+BOUNDS = np.zeros((2, 4), np.int64), np.full((2, 4), 4, np.int64)  # visible keys, B 2, T 4
 MISFITS: list[tuple[Callable[[], Any], str]] = [
     (lambda: F.linear(ones(2, 3), ones(4, 5)), r"x is \(2, 3\) and weight \(4, 5\)"),
     (lambda: F.linear(ones(2, 3), ones(3)), r"x is \(2, 3\) and weight \(3,\)"),
@@ -38,6 +39,21 @@ MISFITS: list[tuple[Callable[[], Any], str]] = [
         lambda: F.attention(ones(1, 1, 2, 4), ones(1, 1, 2, 4, dtype=np.float64), ones(1, 1, 2, 4)),
         r"float64 \(1, 1, 2, 4\)",
     ),
+    (lambda: F.rotary(ones(1, 2, 3, 5), TABLE, TABLE), r"D even, .* x is \(1, 2, 3, 5\)"),
+    (lambda: F.attention(*[ones(4, 1, 4, 2)] * 3, visible=BOUNDS), r"\(4, 4\) or \(1, 4\)"),
+    (lambda: F.attention(*[ones(2, 1, 5, 2)] * 3, visible=BOUNDS), r"\(2, 5\) or \(1, 5\)"),
+    (lambda: F.self_attention(ones(4, 4, 6), 1, BOUNDS), "4 texts of 4 queries"),
+    (lambda: F.self_attention(ones(2, 4, 9), 2, BOUNDS), "C a multiple of 2"),
+    (
+        lambda: F.feed_forward(ones(1, 2), ones(3, 2), None, ones(2, 3, dtype=np.float64), None),
+        "float32, float32 and float64",
+    ),
+    (
+        lambda: F.feed_forward(ones(1, 2), ones(3, 2), None, ones(2, 3), None, approximate="erf"),
+        "'erf'; it is 'none' or 'tanh'",
+    ),
+    (lambda: F.cross_entropy(ones(2, 3, 5), np.zeros((2, 3), int), np.ones((3, 2))), r"\(3, 2\)"),
+    (lambda: F.linear_cross_entropy(ones(2, 3), ones(4, 3), [0, 1], np.ones(1)), r"\(1,\)"),
 ]
 
 
@@ -46,6 +62,29 @@ def test_shapes_that_do_not_fit_are_named(call: Callable[[], Any], words: str) -
     """Compiled kernels trust the shapes: they would read beyond the end of an array."""
     with pytest.raises(InputError, match=words):
         call()
+
+
+def test_a_weight_at_an_ignored_target_does_not_matter() -> None:
+    logits, targets = ones(2, 3), [1, -100]
+    loss = F.cross_entropy(logits, targets, np.array([1.0, np.nan]))
+    assert loss.item() == F.cross_entropy(logits, targets).item()
+
+
+@pytest.mark.parametrize("rows", [(0, 0, 1), [0, 0, 1]])
+def test_rows_that_an_index_names_twice_get_both_gradients(rows: Any) -> None:
+    x = Tensor(np.ones((3, 2)), requires_grad=True)
+    x[rows, :].sum().backward()
+    assert x.grad[:, 0].tolist() == [2, 1, 0]
+    assert x[[]].shape == (0, 2)
+    assert x[(range(1, 3), slice(None))].shape == (2, 2)
+
+
+@pytest.mark.parametrize(("a", "b"), [(0.0, -1.0), (-1.0, 0.5)])
+def test_an_exponent_over_no_positive_number_gets_no_gradient(a: float, b: float) -> None:
+    dout = np.ones(1)
+    with np.errstate(all="ignore"):
+        _, db = arrays.power_gradients(dout, np.array([a]), np.array([b]), np.array([a]) ** b)
+    assert db.tolist() == [0]
 
 
 @pytest.mark.parametrize("frozen", [0, 1])
