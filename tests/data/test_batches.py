@@ -55,3 +55,8 @@ def test_epochs_differ_in_order_and_in_where_they_cut(tmp_path):
 def test_a_text_shorter_than_one_context_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"train split has 10 tokens, but one context needs 11"):
         Batches(dataset(tmp_path, 10), 2, 10, seed=0)
+
+
+def test_a_batch_too_large_for_memory_is_refused_before_it_fills_it(tmp_path):
+    with pytest.raises(MemoryError):
+        Batches(dataset(tmp_path, 20), 10**14, 4, seed=0).batch(0)
