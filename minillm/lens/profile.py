@@ -19,6 +19,7 @@ for every kernel the bytes of the arrays that go in and come out once (its least
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import math
 import pkgutil
@@ -159,8 +160,9 @@ def _wrapped(
             duration = time.perf_counter() - start
             depth[0] -= 1
         held, peak = _traced(seen.memory, reset=False)
-        work = _FLOPS.get(name, lambda *_: 0.0)(*arguments)
-        traffic = sum(array.nbytes for array in _arrays((arguments, result)))
+        given = inspect.signature(function).bind(*arguments, **named).args
+        work = _FLOPS.get(name, lambda *_: 0.0)(*given)
+        traffic = sum(array.nbytes for array in _arrays((given, result)))
         seen.events.append(
             Event(name, start - begun, duration, work, traffic, depth[0], held - before, peak)
         )

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from minillm.kernels import adamw, attention, linear, matmul, softmax
+from minillm.kernels import adamw, attention, linear, linear_cross_entropy, matmul, softmax
 from minillm.kernels.attention import visible_keys
 from minillm.lens.profile import Ceilings, kernel_modules, profile
 from minillm.lens.training import profile_steps
@@ -81,6 +81,10 @@ def test_operations_are_those_of_the_formulas():
         matmul.forward(a, b)
         out, lse = attention.forward(q, k, k, first, last, 0.5)
         attention.backward(out, q, k, k, out, lse, first, last, 0.5)
+        targets, scale = np.zeros(6, np.int64), np.ones(6, np.float32)
+        rows = x.reshape(6, 8)
+        linear_cross_entropy.forward(rows, weight, targets, scale=scale, wanted=(False, False))
+    assert row(seen, "linear_cross_entropy.forward")["flops"] == 2 * 6 * 8 * 5  # no gradients
     assert row(seen, "linear.forward")["flops"] == 2 * 6 * 8 * 5
     assert row(seen, "linear.backward")["flops"] == 2 * 2 * 6 * 8 * 5
     assert row(seen, "matmul.forward")["flops"] == 2 * 4 * 6 * 2 * 3 * 5
