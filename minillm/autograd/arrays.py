@@ -146,6 +146,6 @@ def power_gradients(dout: Array, a: Array, b: Array, out: Array) -> tuple[Array,
     """d a**b = b a**(b-1) da + a**b log(a) db; where a <= 0 the second term is taken as 0."""
     xp = backend.array_module(a)
     positive = a > 0
-    log_a = xp.where(positive, xp.log(xp.where(positive, a, 1)), 0)
+    log_a = xp.log(xp.where(positive, a, 1))
     slope = xp.where(b == 0, 0, b * a ** xp.where(b == 0, 1, b - 1))
     return dout * slope, xp.where(positive, dout * out * log_a, 0)

@@ -150,6 +150,8 @@ def kernel_modules() -> list[tuple[str, Any]]:
 def _wrapped(
     name: str, function: Callable[..., Any], seen: Profile, depth: list[int], begun: float
 ) -> Callable[..., Any]:
+    signature = inspect.signature(function)
+
     def call(*arguments: Any, **named: Any) -> Any:
         before = _traced(seen.memory, reset=True)[0]
         depth[0] += 1
@@ -160,7 +162,7 @@ def _wrapped(
             duration = time.perf_counter() - start
             depth[0] -= 1
         held, peak = _traced(seen.memory, reset=False)
-        given = inspect.signature(function).bind(*arguments, **named).args
+        given = signature.bind(*arguments, **named).args
         work = _FLOPS.get(name, lambda *_: 0.0)(*given)
         traffic = sum(array.nbytes for array in _arrays((given, result)))
         seen.events.append(
