@@ -114,6 +114,12 @@ def to_numpy(array: Array) -> np.ndarray:
     return array.get() if hasattr(array, "get") else np.asarray(array)
 
 
+def wait() -> None:
+    """Until a GPU has done all it was given; elsewhere work is done when a call returns."""
+    if name() == "cupy":
+        module().cuda.Device().synchronize()
+
+
 def fast(*arrays: Array) -> bool:
     """Whether the Numba twins serve these arrays: the backend is `numba` and all are NumPy's.
 

@@ -10,10 +10,12 @@
 Nothing in the kernels knows of this. Everybody reaches a kernel through its module
 (`softmax.forward(x)`), so for the length of the block each module's `forward`, `backward` and
 `update` are exchanged for a wrapper that notes the time and calls the original. What a step spends
-outside all kernels, in Python and in NumPy's own arithmetic, is the row "between kernels".
+outside all kernels, in Python and in NumPy's own arithmetic, is the row "between kernels". The
+profile's own work is in no row: its clock stands still meanwhile.
 
 The work of a kernel is counted from its arguments: floating-point operations for the products, and
-for every kernel the bytes of the arrays that go in and come out once (its least possible traffic).
+for every kernel the bytes that it has to read and to write at least once. A kernel that moves more
+of them in a second than memory can found them in a cache.
 """
 
 from __future__ import annotations
@@ -34,10 +36,10 @@ from typing import Any
 
 import numpy as np
 
-from minillm import kernels
+from minillm import backend, kernels
 from minillm.files import replacing
 from minillm.kernels import adamw
-from minillm.training.peak import peak
+from minillm.training.peak import fastest, peak
 
 _ENTRIES = ("forward", "backward", "update")
 
@@ -119,25 +121,25 @@ def profile(memory: bool = False) -> Iterator[Profile]:
     Memory is counted by `tracemalloc`, which slows Python: time and memory want a block each.
     """
     seen = Profile(memory=memory)
-    originals = []
-    depth = [0]
+    originals, clock, depth = [], _Clock(), [0]
+    traced_before = tracemalloc.is_tracing()
     if memory:
         tracemalloc.start()
-    begun = time.perf_counter()
     try:
         for name, module in kernel_modules():
             for entry in _ENTRIES:
                 function = getattr(module, entry, None)
                 if function is not None:
                     originals.append((module, entry, function))
-                    wrapper = _wrapped(f"{name}.{entry}", function, seen, depth, begun)
+                    wrapper = _wrapped(f"{name}.{entry}", function, seen, depth, clock)
                     setattr(module, entry, wrapper)
+        clock.stand_still_since(0.0)
         yield seen
     finally:
-        seen.seconds = time.perf_counter() - begun
+        seen.seconds = clock.now()
         for module, entry, function in originals:
             setattr(module, entry, function)
-        if memory:
+        if memory and not traced_before:
             tracemalloc.stop()
 
 
@@ -147,27 +149,44 @@ def kernel_modules() -> list[tuple[str, Any]]:
     return [(name, importlib.import_module(f"{kernels.__name__}.{name}")) for name in names]
 
 
+class _Clock:
+    """Seconds since it was made, without those in which it stood still."""
+
+    def __init__(self) -> None:
+        self._begun = time.perf_counter()
+
+    def now(self) -> float:
+        return time.perf_counter() - self._begun
+
+    def stand_still_since(self, moment: float) -> None:
+        """Turn it back to `moment`."""
+        self._begun += self.now() - moment
+
+
 def _wrapped(
-    name: str, function: Callable[..., Any], seen: Profile, depth: list[int], begun: float
+    name: str, function: Callable[..., Any], seen: Profile, depth: list[int], clock: _Clock
 ) -> Callable[..., Any]:
     signature = inspect.signature(function)
+    flops, traffic = _FLOPS.get(name, lambda *_: 0.0), _TRAFFIC.get(name, _each_once)
 
     def call(*arguments: Any, **named: Any) -> Any:
+        called = clock.now()
         before = _traced(seen.memory, reset=True)[0]
         depth[0] += 1
-        start = time.perf_counter()
+        clock.stand_still_since(called)
         try:
             result = function(*arguments, **named)
+            backend.wait()
         finally:
-            duration = time.perf_counter() - start
+            done = clock.now()
             depth[0] -= 1
         held, peak = _traced(seen.memory, reset=False)
         given = signature.bind(*arguments, **named).args
-        work = _FLOPS.get(name, lambda *_: 0.0)(*given)
-        traffic = sum(array.nbytes for array in _arrays((given, result)))
+        work, moved = flops(*given), traffic(result, *given)
         seen.events.append(
-            Event(name, start - begun, duration, work, traffic, depth[0], held - before, peak)
+            Event(name, called, done - called, work, moved, depth[0], held - before, peak)
         )
+        clock.stand_still_since(done)
         return result
 
     return call
@@ -179,14 +198,6 @@ def _traced(memory: bool, reset: bool) -> tuple[int, int]:
     if reset:
         tracemalloc.reset_peak()
     return tracemalloc.get_traced_memory()
-
-
-def _arrays(value: Any) -> Iterator[Any]:
-    if isinstance(value, (tuple, list)):
-        for part in value:
-            yield from _arrays(part)
-    elif hasattr(value, "nbytes"):
-        yield value
 
 
 def _row(name: str, events: list[Event], total: float) -> dict[str, Any]:
@@ -245,6 +256,24 @@ _FLOPS: dict[str, Callable[..., float]] = {
 }
 
 
+def _each_once(*values: Any) -> int:
+    """The bytes of all arrays among the results and arguments of a kernel."""
+    return sum(
+        _each_once(*value) if isinstance(value, tuple) else getattr(value, "nbytes", 0)
+        for value in values
+    )
+
+
+# From the result and the arguments, where it is not each of these arrays once.
+_TRAFFIC: dict[str, Callable[..., int]] = {
+    "adamw.update": lambda _, weight, *rest: 7 * weight.nbytes,  # four read, three written
+    "attention.backward": lambda result, *given: _each_once(result, *given[:9]),  # not `into`
+    "cross_entropy.backward": lambda out, *given: _each_once(out, *given[:4]),  # `out` is given
+    "embedding.forward": lambda out, weight, ids: ids.nbytes + 2 * out.nbytes,  # rows of weight
+    "embedding.backward": lambda _, dout, ids, dweight: ids.nbytes + 3 * dout.nbytes,
+}
+
+
 # -------------------------------------------------------------------------------- ceilings
 
 
@@ -260,11 +289,8 @@ class Ceilings:
 
 
 def ceilings(precision: str = "float32", megabytes: int = 128) -> Ceilings:
-    """Measure both: the best product in a precision, and the fastest of a few AdamW updates."""
-    w, g, m, v = (np.ones(megabytes * 2**18 // 4, np.float32) for _ in range(4))
-    fastest = math.inf
-    for _ in range(6):  # the first may compile
-        start = time.perf_counter()
-        adamw.update(w, g, m, v, 0.0, 0.9, 0.999, 1e-8, 0.0, 1, 1.0)
-        fastest = min(fastest, time.perf_counter() - start)
-    return Ceilings(peak(precision).flops, 7 * w.nbytes / fastest)  # 4 read, 3 written
+    """Measure both: the best product in a precision, and the best AdamW update of a large array."""
+    arrays = [backend.asarray(np.ones(megabytes * 2**18 // 4, np.float32)) for _ in range(4)]
+    given = (*arrays, 0.0, 0.9, 0.999, 1e-8, 0.0, 1)
+    seconds = fastest(lambda: adamw.update(*given), seconds=0.5)
+    return Ceilings(peak(precision).flops, _TRAFFIC["adamw.update"](None, *given) / seconds)

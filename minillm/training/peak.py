@@ -44,19 +44,8 @@ class Peak:
             for shape in ((rows, inner), (inner, columns))
         )
         for product in _products(self.precision):
-            fastest = self._fastest(partial(product, a, b))
-            self.flops = max(self.flops, 2 * rows * inner * columns / fastest)
-
-    def _fastest(self, work: Callable[[], Any]) -> float:
-        """The seconds of the best trial."""
-        work()  # may compile, and wait for the threads of another product to go to sleep
-        end, trials, fastest = time.perf_counter() + self.seconds, 0, math.inf
-        while trials < FEWEST or time.perf_counter() < end:
-            trials += 1
-            start = time.perf_counter()
-            float(work()[0, 0])  # reading one number waits for a GPU to be done
-            fastest = min(fastest, time.perf_counter() - start)
-        return fastest
+            best = fastest(partial(product, a, b), self.seconds)
+            self.flops = max(self.flops, 2 * rows * inner * columns / best)
 
     def share(self, flops: float) -> float:
         """`flops` per second as a share of the peak, at most 1."""
@@ -64,6 +53,20 @@ class Peak:
             self.measure()
             self.flops = max(self.flops, flops)
         return flops / self.flops
+
+
+def fastest(work: Callable[[], Any], seconds: float) -> float:
+    """The seconds of the best trial of those that take about `seconds` together."""
+    work()  # may compile, and wait for the threads of another kernel to go to sleep
+    backend.wait()
+    end, trials, best = time.perf_counter() + seconds, 0, math.inf
+    while trials < FEWEST or time.perf_counter() < end:
+        trials += 1
+        start = time.perf_counter()
+        work()
+        backend.wait()
+        best = min(best, time.perf_counter() - start)
+    return best
 
 
 def _products(precision: str) -> list[Callable[..., Any]]:

@@ -1,13 +1,26 @@
 """The profile counts every kernel call once, its work rightly, and changes nothing."""
 
 import json
+import time
+import tracemalloc
 
 import numpy as np
 import pytest
 
-from minillm.kernels import adamw, attention, linear, linear_cross_entropy, matmul, softmax
+from minillm.kernels import (
+    adamw,
+    attention,
+    cross_entropy,
+    embedding,
+    feed_forward,
+    linear,
+    linear_cross_entropy,
+    matmul,
+    softmax,
+)
 from minillm.kernels.attention import visible_keys
-from minillm.lens.profile import Ceilings, kernel_modules, profile
+from minillm.lens import profile as profiles
+from minillm.lens.profile import Ceilings, ceilings, kernel_modules, profile
 from minillm.lens.training import profile_steps
 from minillm.models.registry import build, preset
 from minillm.training.config import TrainConfig
@@ -84,13 +97,90 @@ def test_operations_are_those_of_the_formulas():
         targets, scale = np.zeros(6, np.int64), np.ones(6, np.float32)
         rows = x.reshape(6, 8)
         linear_cross_entropy.forward(rows, weight, targets, scale=scale, wanted=(False, False))
+        up, down = f32(32, 8), f32(8, 32)
+        y, u = feed_forward.forward(x, up, None, down, None)
+        feed_forward.backward(y, x, u, up, down, with_bias=False)
     assert row(seen, "linear_cross_entropy.forward")["flops"] == 2 * 6 * 8 * 5  # no gradients
     assert row(seen, "linear.forward")["flops"] == 2 * 6 * 8 * 5
     assert row(seen, "linear.backward")["flops"] == 2 * 2 * 6 * 8 * 5
+    assert row(seen, "feed_forward.forward")["flops"] == 2 * (2 * 6 * 8 * 32)
+    assert row(seen, "feed_forward.backward")["flops"] == 4 * (2 * 6 * 8 * 32)
     assert row(seen, "matmul.forward")["flops"] == 2 * 4 * 6 * 2 * 3 * 5
     pairs = 2 * 4 * 7 * 3  # rows, heads, queries, keys in the window
     assert row(seen, "attention.forward")["flops"] == 2 * 2 * pairs * 8
     assert row(seen, "attention.backward")["flops"] == 5 * 2 * pairs * 8
+
+
+def test_traffic_is_what_has_to_be_read_and_written():
+    weight, m, v = f32(100, 8), f32(100, 8), np.ones((100, 8), np.float32)
+    ids, dout = np.arange(6), f32(6, 8)
+    logits, targets = f32(6, 100), np.arange(6)
+    q, k = f32(2, 4, 7, 8), f32(2, 2, 7, 8)
+    visible = visible_keys(7, 7)
+    with profile() as seen:
+        adamw.update(weight, f32(100, 8), m, v, 0.1, 0.9, 0.99, 1e-8, 0.0, step=1)
+        embedding.forward(weight, ids)
+        embedding.backward(dout, ids, weight)
+        _, lse = cross_entropy.forward(logits, targets)
+        cross_entropy.backward(dout[:, 0], logits, targets, lse, out=logits)
+        out, log_sums = attention.forward(q, k, k, *visible, 0.5)
+        into = np.empty_like(q), np.empty_like(k), np.empty_like(k)
+        attention.backward(out, q, k, k, out, log_sums, *visible, 0.5, into=into)
+
+    def traffic(name):
+        return row(seen, name)["traffic"]
+
+    assert traffic("adamw.update") == 7 * weight.nbytes
+    assert traffic("embedding.forward") == ids.nbytes + 2 * dout.nbytes  # six rows of the table
+    assert traffic("embedding.backward") == ids.nbytes + 3 * dout.nbytes
+    numbers = dout[:, 0].nbytes + targets.nbytes + lse.nbytes
+    assert traffic("cross_entropy.backward") == numbers + 2 * logits.nbytes
+    read = 3 * q.nbytes + 2 * k.nbytes + log_sums.nbytes + sum(part.nbytes for part in visible)
+    assert traffic("attention.backward") == read + q.nbytes + 2 * k.nbytes
+
+
+def test_what_the_profile_does_itself_takes_no_time_of_the_step(monkeypatch):
+    def slow(*given):
+        time.sleep(0.02)
+        return 1.0
+
+    monkeypatch.setitem(profiles._FLOPS, "softmax.forward", slow)
+    x = f32(4, 8)
+    softmax.forward(x)  # compiled before it is looked at
+    begun = time.perf_counter()
+    with profile() as seen:
+        for _ in range(5):
+            softmax.forward(x)
+    assert time.perf_counter() - begun > 0.1
+    assert seen.seconds < 0.05
+    assert all(0 <= event.start <= event.start + event.duration <= seen.seconds
+               for event in seen.events)  # fmt: skip
+
+
+def test_the_bandwidth_is_that_of_the_best_update(monkeypatch):
+    now, seconds = [0.0], [9.0, 0.5, 0.25, 0.125, 1.0, 1.0]
+
+    def update(*given):
+        now[0] += seconds.pop(0)
+
+    monkeypatch.setattr(adamw, "update", update)
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(profiles, "peak", lambda precision: Ceilings(5.0, 0.0))
+    found = ceilings(megabytes=4)
+    assert found == Ceilings(flops=5.0, bandwidth=7 * 2**20 / 0.125)
+
+
+def test_counting_memory_leaves_the_callers_count_as_it_was():
+    tracemalloc.start()
+    try:
+        with profile(memory=True):
+            pass
+        assert tracemalloc.is_tracing()
+    finally:
+        tracemalloc.stop()
+    with profile(memory=True):
+        pass
+    assert not tracemalloc.is_tracing()
 
 
 def test_memory_is_what_a_call_leaves_behind():
