@@ -18,11 +18,11 @@ sums in another order there: a run that compiles would differ in its last bits f
 
 With NUMBA_DISABLE_JIT=1 the marks vanish and the functions are the plain Python they look like.
 
-Compiled code is kept on disk, so that only the first run on a machine compiles. Numba's own cache
-looks only at the file that a function stands in; ours also looks at the files of the functions it
-calls, at their options and at the constants in them. A directory that cannot be written is no
-error: the kernel is then compiled once a run. Of which functions machine code is written,
-machine_code.py tells.
+Compiled code is kept on disk (kernel_cache.py), so that only the first run on a machine compiles.
+Numba's own cache looks only at the file that a function stands in; ours also looks at the files of
+the functions it calls, at their options and at the constants in them. A directory that cannot be
+written is no error: the kernel is then compiled once a run. Of which functions machine code is
+written, machine_code.py tells.
 """
 
 from __future__ import annotations
@@ -44,8 +44,9 @@ from minillm import backend
 # are made of -inf, and a NaN has to stay visible.
 FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
 
-# Called with a kernel's name when it is not in the cache and its compilation starts.
-on_compile: Callable[[str], None] | None = None
+# Called when the compilation of a kernel that is not in the cache starts, with its name and whether
+# it will be kept there.
+on_compile: Callable[[str, bool], None] | None = None
 
 
 def jit(
@@ -300,58 +301,30 @@ def _take_any_layout(dispatcher: Any, reads: tuple[str, ...], writes: tuple[str,
 def _keep_on_disk(dispatcher: Any, mark: Marked, suffix: str = "") -> None:
     """Give `dispatcher` a cache on disk that knows all of the source files it was made from.
 
-    It gets none where one of them was edited since it was imported: the code would be the old one,
-    under a stamp of the new text.
+    It keeps nothing where one of them was edited since it was imported: the code would be the old
+    one, under a stamp of the new text.
     """
     if not hasattr(dispatcher, "enable_caching"):
         return
+    from minillm import kernel_cache
+
+    def compiling(kept: bool) -> None:
+        if on_compile is not None:
+            room = mark.function.__module__.rpartition(".")[2]
+            on_compile(f"{room}.{mark.__name__}", kept)
+
     if any(_changed(file) != _imported[file] for part in mark.parts for file in part.files):
-        return
-    from numba.core.caching import FunctionCache, IndexDataCacheFile
-
-    class KernelFiles(IndexDataCacheFile):
-        """Numba's files, but code is written before the index that names it, and never under a
-        name that other code has had: a killed process or a second one leaves no wrong entry.
-        """
-
-        def save(self, key: Any, data: Any) -> None:
-            own = hashlib.sha256(f"{self._source_stamp} {key!r}".encode()).hexdigest()[:16]
-            name = f"{self._index_name.removesuffix('.nbi')}.{own}.nbc"
-            self._save_data(name, data)
-            self._save_index({**self._load_index(), key: name})
-
-    class KernelCache(FunctionCache):
-        """Numba's cache, stamped with every source file, forgiving of disks it cannot write."""
-
-        def __init__(self, function: Any) -> None:
-            super().__init__(function)
-            base = self._impl.filename_base + suffix
-            self._cache_file = KernelFiles(self._cache_path, base, _stamp(mark.parts))
-
-        def load_overload(self, signature: Any, target: Any) -> Any:
-            found = super().load_overload(signature, target)
-            if found is None and on_compile is not None:
-                room = mark.function.__module__.rpartition(".")[2]
-                on_compile(f"{room}.{mark.__name__}")
-            return found
-
-        def save_overload(self, signature: Any, data: Any) -> None:
-            try:
-                super().save_overload(signature, data)
-            except OSError:  # a full or read-only disk: this run keeps what it compiled
-                self.disable()
-
-    try:
-        dispatcher._cache = KernelCache(dispatcher.py_func)
-    except (RuntimeError, OSError):  # no directory can be written
-        pass
+        dispatcher._cache = kernel_cache.NoCache(compiling)
+    else:
+        stamp = _stamp(mark.parts)
+        dispatcher._cache = kernel_cache.kept(dispatcher.py_func, stamp, suffix, compiling)
 
 
 def is_missing_on_disk(function: Any) -> bool:
     """Whether code of a marked function could be on disk, but no earlier run has left any."""
     kernel = function.compiled() if isinstance(function, Marked) else function
-    files = getattr(getattr(kernel, "_cache", None), "_cache_file", None)
-    return files is not None and not files._load_index()
+    cache = getattr(kernel, "_cache", None)
+    return cache is not None and cache.is_empty()
 
 
 def _stamp(parts: set[Marked]) -> str:

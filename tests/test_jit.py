@@ -18,7 +18,7 @@ from helper import double
 from minillm import jit as jit_module
 from minillm.jit import jit, prange
 
-jit_module.on_compile = lambda name: print("compiling", name)
+jit_module.on_compile = lambda name, kept: print("compiling", name, kept)
 
 @jit(parallel=True)
 def add_double(out, x):
@@ -51,12 +51,12 @@ def test_compiled_once_and_again_only_when_a_source_changes(folder: Path) -> Non
     """Also the source of a function that it calls, which Numba's own cache does not look at."""
     cache = {"NUMBA_CACHE_DIR": str(folder / "cache")}
     first = run(folder, **cache)
-    assert first[0].startswith("compiling") and "add_double" in "".join(first)
+    assert "compiling __main__.add_double True" in first
     assert first[-2:] == ["[1.0, 3.0, 5.0, 7.0]", "replaced"]
     assert run(folder, **cache) == first[-2:]
     (folder / "helper.py").write_text(HELPER.replace("* 2", "* 3"))
     changed = run(folder, **cache)
-    assert "add_double" in "".join(changed[:-2])
+    assert "compiling __main__.add_double True" in changed
     assert changed[-2] == "[1.0, 4.0, 7.0, 10.0]"
 
 
@@ -84,6 +84,17 @@ def test_a_folder_that_cannot_be_written_is_no_error(folder: Path) -> None:
     blocked.write_text("a file where the cache's folder would be")
     shown = run(folder, NUMBA_CACHE_DIR=str(blocked))
     assert shown[-2] == "[1.0, 3.0, 5.0, 7.0]"
+
+
+def test_where_no_folder_can_be_written_every_run_compiles_and_says_so(folder: Path) -> None:
+    (folder / "__pycache__").write_text("a file where Python's folder would be")
+    home = folder / "home"
+    home.write_text("a file where the user's folders would be")
+    nowhere = {"NUMBA_CACHE_DIR": "", "HOME": str(home), "XDG_CACHE_HOME": str(home)}
+    for _ in range(2):
+        shown = run(folder, **nowhere)
+        assert "compiling __main__.add_double False" in shown
+        assert shown[-2:] == ["[1.0, 3.0, 5.0, 7.0]", "replaced"]
 
 
 def test_arguments_that_are_only_read_share_one_version(folder: Path) -> None:

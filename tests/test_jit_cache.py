@@ -53,11 +53,15 @@ def test_dying_between_the_two_files_leaves_no_wrong_entry(path, monkeypatch, st
     assert fresh(path)(np.float32(1)) == 3
 
 
-def test_a_file_that_is_edited_while_a_process_runs_leaves_no_old_code_under_a_new_stamp(path):
-    imported = fresh(path)
+def test_a_file_that_is_edited_while_a_process_runs_leaves_no_old_code_under_a_new_stamp(
+    path, monkeypatch
+):
+    imported, compiled = fresh(path), []
+    monkeypatch.setattr(jit, "on_compile", lambda *told: compiled.append(told))
     path.write_text(SOURCE.replace("x + x", "x * x * x"))
     os.utime(path, ns=(0, os.stat(path).st_mtime_ns + 1))  # even where the clock is coarse
     assert imported(np.float32(3)) == 6  # what was imported
+    assert compiled == [("doubling.double", False)]  # and it is not kept
     assert not list(path.parent.glob("__pycache__/*.nbc"))
     assert fresh(path)(np.float32(3)) == 27
     assert list(path.parent.glob("__pycache__/*.nbc"))
@@ -65,12 +69,12 @@ def test_a_file_that_is_edited_while_a_process_runs_leaves_no_old_code_under_a_n
 
 def test_other_fastmath_flags_compile_again(path, monkeypatch):
     compiled = []
-    monkeypatch.setattr(jit, "on_compile", compiled.append)
+    monkeypatch.setattr(jit, "on_compile", lambda *told: compiled.append(told))
     for flags in (jit.FASTMATH, jit.FASTMATH, jit.FASTMATH - {"reassoc"}, set(jit.FASTMATH)):
         monkeypatch.setattr(jit, "FASTMATH", flags)
         assert fresh(path)(np.float32(1)) == 2
     # the second finds the first's code; the fourth's was replaced by the third's
-    assert len(compiled) == 3
+    assert compiled == [("doubling.double", True)] * 3
 
 
 WITH_OPTIONS = """

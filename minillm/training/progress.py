@@ -15,6 +15,7 @@ from typing import Any, Self
 from minillm import jit
 
 PLAIN_SECONDS = 5.0  # at least this long between two plain lines
+NOT_KEPT = "every run does this, as they cannot be kept (NUMBA_CACHE_DIR names a place for them)"
 
 
 class Reporter:
@@ -52,10 +53,11 @@ class Reporter:
         """A line that stays."""
         print(text, flush=True)
 
-    def compiling(self, kernel: str) -> None:
-        """`kernel` was not in the cache; compiling takes seconds and happens once."""
+    def compiling(self, kernel: str, kept: bool = True) -> None:
+        """`kernel` was not in the cache; compiling takes seconds, and once where it is `kept`."""
         if not self._told:
-            self.say("compiling kernels for this processor; only the first run does this")
+            often = "only the first run does this" if kept else NOT_KEPT
+            self.say(f"compiling kernels for this processor; {often}")
             self._told = True
 
     def _left(self, step: int, now: float) -> float:
@@ -103,8 +105,8 @@ class BarReporter(Reporter):
     def say(self, text: str) -> None:
         self.console.print(text, markup=False)
 
-    def compiling(self, kernel: str) -> None:
-        super().compiling(kernel)
+    def compiling(self, kernel: str, kept: bool = True) -> None:
+        super().compiling(kernel, kept)
         self.status(f"compiling {kernel}")
 
 

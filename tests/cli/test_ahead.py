@@ -94,7 +94,7 @@ from minillm.training.optimizer import AdamW
 from minillm.training.step import update
 
 config, train, compiled = {dataclasses.replace(config, block_size=96)!r}, TrainConfig(), []
-jit.on_compile = compiled.append
+jit.on_compile = lambda name, kept: compiled.append(name)
 if jit.is_missing_on_disk(adamw.update_parts):
     ahead.step_once(config, train)
     print("ahead")

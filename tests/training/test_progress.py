@@ -28,10 +28,18 @@ def test_plain_lines_are_few(capsys):
 
 def test_compiling_is_told_once(capsys):
     with Reporter():
-        jit.on_compile("softmax.forward")
-        jit.on_compile("matmul.forward")
-    assert capsys.readouterr().out.count("compiling kernels") == 1
+        jit.on_compile("softmax.forward", True)
+        jit.on_compile("matmul.forward", True)
+    out = capsys.readouterr().out
+    assert out.count("compiling kernels") == out.count("only the first run") == 1
     assert jit.on_compile is None
+
+
+def test_compiling_what_cannot_be_kept_is_told_as_that(capsys):
+    with Reporter():
+        jit.on_compile("softmax.forward", False)
+    out = capsys.readouterr().out
+    assert "every run does this" in out and "NUMBA_CACHE_DIR" in out
 
 
 def test_the_bar_shows_the_figures_and_keeps_the_lines():
