@@ -31,8 +31,10 @@ class CheckpointError(MiniLLMError, ValueError):
     """A run folder or checkpoint file that cannot be read, or is of another model."""
 
 
-def nearest(word: str, choices: Iterable[str]) -> str:
+def nearest(word: str, choices: Iterable[str], listed: Iterable[str] | None = None) -> str:
     """The end of a sentence about a word that is not among `choices`: the most similar one, or all.
+
+    `listed`: those to name where none is similar, if not all.
 
     >>> "no model is called 'lama'" + nearest("lama", ["gpt", "llama"])
     "no model is called 'lama'; did you mean 'llama'?"
@@ -43,7 +45,8 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
     if close:
         return f"; did you mean {close[0]!r}?"
-    return f"; there are {', '.join(choices)}" if choices else ""
+    listed = choices if listed is None else list(listed)
+    return f"; there are {', '.join(listed)}" if listed else ""
 
 
 def counted(number: int, noun: str) -> str:

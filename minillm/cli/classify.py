@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     leaf.add_argument("--out", type=Path, default=Path("classifier.safetensors"))
     leaf.add_argument("--preset", choices=PRESETS, default="plain", help="settings to start from")
     leaf.epilog = f"settings, with the values of plain:\n\n{settings.describe(SECTIONS)}"
-    leaf.set_defaults(run=train, takes_settings=True)
+    leaf.set_defaults(run=train, takes_settings=settings.flags(SECTIONS))
 
     leaf = leaves.add_parser("eval", help="precision and recall of every label")
     leaf.add_argument("model", type=Path, help="what `train` has saved")

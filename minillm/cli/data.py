@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     leaf.add_argument("--out", type=Path, required=True, help="the folder of the corpus")
     leaf.add_argument("--workers", type=settings.count, default=0, help="default: one per core")
     leaf.add_argument("--executor", choices=executors.KINDS, default="processes")
-    leaf.set_defaults(run=build, takes_settings=True)
+    leaf.set_defaults(run=build, takes_settings=settings.flags(SECTIONS))
     leaf.epilog = (
         "settings, in a recipe (section, key = value) or as flags; a recipe may have the tables\n"
         "[sources], [weights] and [epochs], too, with a line for each collection:\n\n"
@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     leaf.add_argument("path", help="a file of any format")
     leaf.add_argument("--recipe", default=RECIPE)
     leaf.add_argument("--most", type=settings.count, default=3, help="documents shown (3)")
-    leaf.set_defaults(run=look, takes_settings=True)
+    leaf.set_defaults(run=look, takes_settings=settings.flags(SECTIONS))
 
     leaf = leaves.add_parser("classify", help="train and use a classifier of texts")
     classify.add_arguments(leaf)

@@ -5,7 +5,7 @@ says what to run: `parser.set_defaults(run=function)`. `run(arguments)` returns 
 None for success. Only the file of the command at hand is imported, so `minillm --help` is quick.
 
 A flag with a dot in it is a *setting* (`--model.n-layer 6`, see `settings.py`). A command that
-takes settings says so with `parser.set_defaults(takes_settings=True)` and finds them in
+takes settings names them with `parser.set_defaults(takes_settings=flags)` and finds them in
 `arguments.overrides`.
 """
 
@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import minillm
-from minillm.cli.settings import split_flags
+from minillm.cli.settings import nearest_setting, split_flags
 from minillm.errors import InputError, MiniLLMError, nearest
 
 COMMANDS = {  # name: (file in this folder, what it does), in the order of the pipeline
@@ -44,7 +44,8 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         layout = functools.partial(argparse.RawTextHelpFormatter, max_help_position=26, width=100)
         super().__init__(allow_abbrev=False, formatter_class=layout, **options)
-        self.set_defaults(parser=self)  # the innermost wins: whose flags to suggest
+        # The innermost wins: whose flags to suggest.
+        self.set_defaults(parser=self, takes_settings=())
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message} (see `{self.prog} --help`)")
@@ -79,12 +80,14 @@ def _run(words: list[str]) -> int:
         raise InputError(f"unknown command {command!r}{nearest(command, COMMANDS)}")
     arguments, unknown = _parser(command).parse_known_args(words)
     if unknown:
-        known = arguments.parser.flags() if unknown[0].startswith("-") else ()
-        raise InputError(f"unknown argument {unknown[0]!r}{nearest(unknown[0], known)}")
+        own = arguments.parser.flags() if unknown[0].startswith("-") else []
+        known = [*own, *arguments.takes_settings] if own else []
+        near = nearest_setting(unknown[0].partition("=")[0], known, listed=own)
+        raise InputError(f"unknown argument {unknown[0]!r}{near}")
     if command is None:
         arguments.parser.print_help()
         return 0
-    if overrides and not getattr(arguments, "takes_settings", False):
+    if overrides and not arguments.takes_settings:
         raise InputError(f"`{arguments.parser.prog}` takes no setting {next(iter(overrides))!r}")
     arguments.overrides = overrides
     return arguments.run(arguments) or 0

@@ -38,9 +38,12 @@ class Plan:
     def read(cls, values: Mapping[str, Any]) -> Plan:
         """The plan in a recipe's and flags' settings; raises `InputError` for one that is wrong."""
         values = dict(values)
-        name = values.pop("model.preset", None)
-        base = registry.config_to_dict(registry.preset(str(name))) if name is not None else {}
-        architecture = str(values.pop("model.architecture", base.pop("architecture", "gpt")))
+        name = settings.convert(str | None, values.pop("model.preset", None), "model.preset")
+        base = registry.config_to_dict(registry.preset(name)) if name is not None else {}
+        usual = base.pop("architecture", "gpt")
+        architecture = settings.convert(
+            str, values.pop("model.architecture", usual), "model.architecture"
+        )
         if architecture not in registry.ARCHITECTURES:
             near = nearest(architecture, registry.ARCHITECTURES)
             raise InputError(f"no model.architecture is called {architecture!r}{near}")
@@ -87,8 +90,10 @@ def of_run(folder: RunFolder, flags: Mapping[str, Any]) -> Plan:
     started = settings.flatten(Plan.read(stored).to_dict())
     flags = dict(flags)
     name = "model.architecture"
-    if name in flags and (wanted := flags.pop(name)) != started[name]:
-        raise _kept(folder, name, started[name], wanted)
+    if name in flags:
+        wanted = settings.convert(str, flags.pop(name), name)
+        if wanted != started[name]:
+            raise _kept(folder, name, started[name], wanted)
     if "model.preset" in flags:  # stands for a whole model, to be compared with the one that is
         stored = {name: stored[name] for name in stored if not name.startswith("model.")}
     plan = Plan.read(stored | flags)

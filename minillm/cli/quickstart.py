@@ -47,8 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='what to teach after your text: JSON lines with "question" and "answer"',
     )
     parser.add_argument("--out", type=Path, help="the run folder (default: runs/quickstart)")
-    parser.set_defaults(run=run, takes_settings=True)
     kinds = {**SECTIONS, "model (llama)": registry.ARCHITECTURES["llama"][0]}
+    flags = settings.flags({**kinds, "sft": TrainConfig})
+    parser.set_defaults(run=run, takes_settings=flags)
     parser.epilog = (
         "settings, as flags (--sft.* are those of --train.*, for the lessons); the defaults shown\n"
         f"give way to those of {settings.RECIPES.name}/{RECIPE}.toml:\n{settings.describe(kinds)}"

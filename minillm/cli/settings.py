@@ -34,11 +34,14 @@ class Typed(str):
     """A value as it was typed on the command line, to be read as whatever type is needed."""
 
 
+NO_VALUE = Typed("true")  # of a flag that stands alone; only a setting that is true or false may
+
+
 def split_flags(words: Sequence[str]) -> tuple[list[str], dict[str, Typed]]:
     """Take the settings out of a command line: the remaining words, and name to text.
 
     `--section.key value` and `--section.key=value` set a value; a flag with nothing after it, or
-    another flag, is "true". Words after a lone `--` are left alone.
+    another flag, has `NO_VALUE`. Words after a lone `--` are left alone.
 
     >>> split_flags(["train", "--model.n-layer", "6", "r.toml", "--model.bias", "--resume"])
     (['train', 'r.toml', '--resume'], {'model.n_layer': '6', 'model.bias': 'true'})
@@ -54,9 +57,13 @@ def split_flags(words: Sequence[str]) -> tuple[list[str], dict[str, Typed]]:
         if not name.startswith("--") or "." not in name:
             rest.append(word)
             continue
-        if not equals:
-            value = queue.pop(0) if queue and not queue[0].startswith("--") else "true"
-        found[_plain(name[2:])] = Typed(value)
+        setting = _plain(name[2:])
+        if equals:
+            found[setting] = Typed(value)
+        elif queue and not queue[0].startswith("--"):
+            found[setting] = Typed(queue.pop(0))
+        else:
+            found[setting] = NO_VALUE
     return rest, found
 
 
@@ -115,7 +122,7 @@ def build(sections: Mapping[str, type], values: Mapping[str, Any]) -> dict[str, 
     }
     for name in values:
         if name not in hints:
-            raise InputError(f"unknown setting {name!r}{_nearest_setting(name, hints)}")
+            raise InputError(f"unknown setting {name!r}{nearest_setting(name, hints)}")
     made = {}
     for section, cls in sections.items():
         given = {
@@ -139,6 +146,8 @@ def convert(hint: Any, value: Any, name: str) -> Any:
             return None
         hint = next(choice for choice in get_args(hint) if choice is not type(None))
         return convert(hint, value, name)
+    if value is NO_VALUE and hint is not bool:
+        raise InputError(f"'{name}' needs a value")
     if origin is Literal:
         if value not in get_args(hint):
             choices = [str(choice) for choice in get_args(hint)]
@@ -184,6 +193,12 @@ def count(text: str) -> int:
     raise argparse.ArgumentTypeError(f"it takes a whole number of at least 1, not {text!r}")
 
 
+def flags(sections: Mapping[str, type]) -> list[str]:
+    """The flags of all settings, of sections as `describe` takes them."""
+    found = [_flag(title, field) for title, cls in sections.items() for field, _ in _fields(cls)]
+    return list(dict.fromkeys(found))  # those that architectures share once
+
+
 def describe(sections: Mapping[str, type]) -> str:
     """The settings with their defaults, one per line; the comment on a field's line explains it.
 
@@ -192,23 +207,35 @@ def describe(sections: Mapping[str, type]) -> str:
     lines = []
     for title, cls in sections.items():
         lines += ["", f"{title}:"]
-        section = title.partition(" ")[0]
         notes = dict(_NOTE.findall(inspect.getsource(cls)))
         for field, _ in _fields(cls):
             start = "" if _required(field) else f" = {_text(field.default)}"
-            line = f"  --{section}.{field.name.replace('_', '-')}{start}"
+            line = f"  {_flag(title, field)}{start}"
             lines.append(f"{line:<36} {notes.get(field.name, '')}".rstrip())
     return "\n".join(lines[1:])
 
 
-def _nearest_setting(name: str, known: Iterable[str]) -> str:
-    """The nearest setting; one of the same name in another section is nearest of all."""
-    _, _, key = name.rpartition(".")
-    same_key = [other for other in known if other.rpartition(".")[2] == key]
+def nearest_setting(name: str, known: Iterable[str], listed: Iterable[str] | None = None) -> str:
+    """The end of a sentence about a setting, or a flag, that is not among those `known`.
+
+    One of the same name in another section is nearest of all. `listed` as for `errors.nearest`.
+
+    >>> nearest_setting("--steps", ["--sft", "--train.steps"])
+    "; did you mean '--train.steps'?"
+    """
+    same_key = [other for other in known if _key(other) == _key(name)]
     if same_key:
         return f"; did you mean {same_key[0]!r}?"
     section = [other for other in known if other.startswith(name.partition(".")[0] + ".")]
-    return nearest(name, section or known)
+    return nearest(name, section or known, listed)
+
+
+def _key(name: str) -> str:
+    return name.rpartition(".")[2].lstrip("-")
+
+
+def _flag(title: str, field: dataclasses.Field) -> str:
+    return f"--{title.partition(' ')[0]}.{field.name.replace('_', '-')}"
 
 
 def _fields(cls: type) -> list[tuple[dataclasses.Field, Any]]:

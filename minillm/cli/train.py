@@ -10,10 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
+from minillm import tokenizer
 from minillm.cli import settings
 from minillm.cli.ahead import compiled_ahead
 from minillm.cli.plan import SECTIONS, Plan, differences, of_recipe, of_run
 from minillm.data.batches import Batches, BatchSource, PackedBatches
+from minillm.data.reading import read_documents
+from minillm.data.shards import INDEX, TokenDataset
 from minillm.errors import InputError
 from minillm.inference.generate import generate
 from minillm.lens.profile import ceilings
@@ -25,7 +28,7 @@ from minillm.training.checkpoint import RunFolder
 from minillm.training.config import TrainConfig
 from minillm.training.loop import Result, train
 from minillm.training.metrics import token_lengths
-from minillm.training.prepare import prepare, start_of_text
+from minillm.training.prepare import SPLITS, prepare, source_of, start_of_text
 from minillm.training.progress import duration, reporter
 
 RUNS = Path("runs")
@@ -53,11 +56,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="do not train: show where the time and memory of a few steps go,\n"
         "and leave trace.json in the run folder, for ui.perfetto.dev",
     )
-    parser.set_defaults(run=run, takes_settings=True)
     models = {f"model ({name})": kind for name, (kind, _) in registry.ARCHITECTURES.items()}
+    sections = {**SECTIONS, **models}
+    flags = [*settings.flags(sections), "--model.architecture", "--model.preset"]
+    parser.set_defaults(run=run, takes_settings=flags)
     parser.epilog = (
         "settings, in a recipe (section, key = value) or as flags:\n\n"
-        f"{settings.describe({**SECTIONS, **models})}\n\n"
+        f"{settings.describe(sections)}\n\n"
         "model, first of all:\n"
         f"  --model.architecture               {' or '.join(registry.ARCHITECTURES)}\n"
         "  --model.preset                     one of these, for all that is not set:\n"
@@ -79,8 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
         ready = prepare(folder, plan.data, plan.tokenizer, report.say)
         kernels.wait()
         config = plan.model_for(ready.train.vocab_size)
-        served = PackedBatches if plan.data.packing else Batches
-        batches = served(ready.train, plan.train.batch_size, config.block_size, plan.train.seed)
+        batches = _batches(plan, ready.train)
         model = registry.build(config, np.random.default_rng(plan.train.seed))
         model.recompute = plan.train.recompute
         report.say(_about(model, plan.train, folder))
@@ -120,7 +124,9 @@ def _find(arguments: argparse.Namespace) -> tuple[RunFolder, Plan, bool]:
             print(f"{folder.path} goes on with its own settings, not those of {path}: {differ}")
         return folder, of_run(folder, flags), True
     _check_free(folder)
-    return folder, Plan.read(recipe | flags), False
+    plan = Plan.read(recipe | flags)
+    _check_input(plan, folder)
+    return folder, plan, False
 
 
 def _recipe(arguments: argparse.Namespace) -> Path:
@@ -159,6 +165,38 @@ def _check_free(folder: RunFolder) -> None:
     there = folder.path.iterdir() if folder.path.exists() else ()
     if not folder.exists() and any(not path.name.startswith(".") for path in there):
         raise InputError(f"{folder.path} is not empty and holds no run; choose another with --out")
+
+
+def _check_input(plan: Plan, folder: RunFolder) -> None:
+    """See that a new run can read its input: it begins by forgetting what an earlier one made."""
+    source = source_of(plan.data)
+    shards = (source / INDEX).exists()
+    if plan.data.packing and not shards:
+        raise InputError(
+            f"{source} holds no token shards, which data.packing needs; `minillm data build`"
+            " makes some"
+        )
+    if not folder.exists():
+        return  # nothing to lose
+    for path in filter(None, (plan.data.path, plan.tokenizer.path)):
+        if Path(path).resolve().is_relative_to(folder.path.resolve()):
+            raise InputError(
+                f"{path} is of the run {folder.path}, which a new one would replace; choose another"
+                " folder with --out"
+            )
+    if shards:
+        data = TokenDataset(source, SPLITS[0])
+        plan.model_for(data.vocab_size)
+        _batches(plan, data)
+    else:
+        read_documents([source])
+    if plan.tokenizer.path:
+        tokenizer.load(plan.tokenizer.path)
+
+
+def _batches(plan: Plan, data: TokenDataset) -> BatchSource:
+    served = PackedBatches if plan.data.packing else Batches
+    return served(data, plan.train.batch_size, plan.model.block_size, plan.train.seed)
 
 
 # ---------------------------------------------------------------------------------- what is shown

@@ -47,9 +47,7 @@ def prepare(
     used where it lies; a `tokenizer.json` in it is taken over. `say` is told what happens. Raises
     `InputError` for text that is missing, empty, or not UTF-8.
     """
-    if not data.path:
-        raise InputError("nothing to train on: set data.path to a text file, a folder, or shards")
-    source = Path(data.path)
+    source = source_of(data)
     if (source / INDEX).exists():
         return _from_shards(run, source, settings)
     if not (run.data / INDEX).exists() or not set(SPLITS) <= read_index(run.data)["splits"].keys():
@@ -63,6 +61,13 @@ def prepare(
             count = write_tokens(run.data, split, _encoded(made, side), made.vocab_size)
             say(f"{split}: {counted(count, 'token')}")
     return _open(run, run.data)
+
+
+def source_of(data: DataConfig) -> Path:
+    """Where the text or the shards are; raises `InputError` where nobody has said it."""
+    if not data.path:
+        raise InputError("nothing to train on: set data.path to a text file, a folder, or shards")
+    return Path(data.path)
 
 
 def start_of_text(made: Tokenizer) -> int:

@@ -47,13 +47,24 @@ def test_no_command_prints_the_commands(capsys):
         (["trian"], "unknown command 'trian'; did you mean 'train'?"),
         (["--hepl"], "unknown argument '--hepl'; did you mean '--help'?"),
         (["eval", "x", "--spilt", "y"], "unknown argument '--spilt'; did you mean '--split'?"),
+        (["train", "tiny", "--precision", "bf16"],
+         "unknown argument '--precision'; did you mean '--train.precision'?"),
+        (["train", "tiny", "--n-layer=3"], "did you mean '--model.n-layer'?"),
+        (["train", "tiny", "--preset", "gpt-tiny"], "did you mean '--model.preset'?"),
+        (["train", "tiny", "--precison", "bf16"], "did you mean '--train.precision'?"),
+        (["train", "tiny", "--resum"], "did you mean '--resume'?"),
+        (["chat", "x", "--zzz"], "unknown argument '--zzz'; there are --"),
+        (["quickstart", "--steps", "3"], "did you mean '--train.steps'?"),
+        (["data", "build", "in", "--out", "x", "--min-words", "3"],
+         "did you mean '--filters.min-words'?"),
+        (["data", "classify", "train", "in", "--lr", "1"], "did you mean '--classifier.lr'?"),
         (["eval"], "the following arguments are required"),
         (["eval", "x", "--checkpoint", "bset"], "invalid choice: 'bset'"),
         (["eval", "x", "--model.n-layer", "3"], "`minillm eval` takes no setting 'model.n_layer'"),
         (["info", "gpt-tny"], "neither a run folder nor a preset; did you mean 'gpt-tiny'?"),
         (["eval", "nowhere"], "nowhere is no run folder"),
     ],
-)
+)  # fmt: skip
 def test_a_mistake_is_one_line(capsys, words, message):
     status, out, err = run(capsys, *words)
     assert (status, out, err.count("\n")) == (2, "", 1)

@@ -69,6 +69,11 @@ def test_text_and_toml_values_come_to_the_same():
         ({"model__bias": Typed("maybe")}, "'model.bias' takes true or false, not 'maybe'"),
         ({"train__lr": Typed("fast")}, "'train.lr' takes a number, not 'fast'"),
         ({"train__lr": False}, "'train.lr' takes a number, not False"),
+        ({"train__lr": settings.NO_VALUE}, "'train.lr' needs a value"),
+        ({"model__d_ff": settings.NO_VALUE}, "'model.d_ff' needs a value"),
+        ({"train__schedule": settings.NO_VALUE}, "'train.schedule' needs a value"),
+        ({"train__name": settings.NO_VALUE}, "'train.name' needs a value"),
+        ({"train__parts": settings.NO_VALUE}, "'train.parts' needs a value"),
         ({"train__name": 3}, "'train.name' takes text, not 3"),
         ({"train__schedule": "cosin"}, "'train.schedule' is 'cosin'; did you mean 'cosine'?"),
         ({"train__schedule": "zzz"}, "'train.schedule' is 'zzz'; there are cosine, linear"),
@@ -92,6 +97,12 @@ def test_flags_are_taken_out_of_the_command_line():
     rest, found = settings.split_flags(words)
     assert rest == ["train", "r.toml", "--x", "--", "--a.b", "c"]
     assert found == {"model.bias": "false", "train.lr": "-1"}
+
+
+def test_a_flag_that_stands_alone_sets_what_is_true_or_false():
+    _, found = settings.split_flags(["--model.bias", "--model.n-layer", "3"])
+    assert settings.build(SECTIONS, found)["model"] == Model(3, bias=True)
+    assert settings.build(SECTIONS, {**found, "model.bias": Typed("false")})["model"].bias is False
 
 
 def test_recipes(tmp_path):

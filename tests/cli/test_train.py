@@ -123,6 +123,9 @@ def test_a_run_is_not_overwritten(place, capsys):
         (["--tokenizer.kind", "bpe", "--tokenizer.vocab-size", "255"], "vocab_size is 255"),
         (["--model.block-size", "3000"], "one context needs 3001"),
         (["--train.lr", "-1"], "train.lr is -1.0; it takes a finite number above 0"),
+        (["--model.preset"], "'model.preset' needs a value"),
+        (["--model.architecture", "--model.bias"], "'model.architecture' needs a value"),
+        (["--train.steps"], "'train.steps' needs a value"),
     ],
 )
 def test_bad_settings_are_one_line(place, capsys, words, message):
@@ -146,6 +149,36 @@ def test_bad_text_is_one_line(place, capsys, content, message):
     fails(capsys, message)
     fails(capsys, "does not exist", data="nowhere.txt")
     (place / "input.txt").write_text(TEXT)
+    assert train(capsys)[0] == 0
+
+
+def test_input_that_is_wrong_takes_nothing_of_an_earlier_start_with_it(place, capsys):
+    assert train(capsys)[0] == 0
+    shutil.rmtree(RunFolder("runs/mine").checkpoint_folder)  # as if stopped before the first
+    files = [path for path in (place / "runs/mine").rglob("*") if path.is_file()]
+    before = {path: path.read_bytes() for path in files}
+    (place / "empty").mkdir()
+    (place / "odd.txt").write_bytes(b"\xff\xff")
+    shutil.copytree("runs/mine/data", "cut")
+    (place / "cut" / "train-00000.bin").write_bytes(b"")
+    for message, data, *words in [
+        ("nowhere.txt does not exist", "nowhere.txt"),
+        ("nothing to train on", ""),
+        ("no text in empty", "empty"),
+        ("is not UTF-8 text", "odd.txt"),
+        ("has 0 bytes, but its index says", "cut"),
+        ("cannot read tokenizer nowhere.json", "input.txt", "--tokenizer.path", "nowhere.json"),
+        ("input.txt holds no token shards", "input.txt", "--data.packing"),
+        ("runs/mine/data is of the run runs/mine", "runs/mine/data"),
+        ("runs/mine/tokenizer.json is of the run runs/mine", "input.txt",
+         "--tokenizer.path", "runs/mine/tokenizer.json"),
+    ]:  # fmt: skip
+        fails(capsys, message, *words, data=data)
+        assert {path: path.read_bytes() for path in files if path.exists()} == before, message
+    shutil.copytree("runs/mine/data", "shards")
+    fails(capsys, "model.vocab_size is 2, but", "--model.vocab-size", "2", data="shards")
+    fails(capsys, "one context needs 3001", "--model.block-size", "3000", data="shards")
+    assert {path: path.read_bytes() for path in files if path.exists()} == before
     assert train(capsys)[0] == 0
 
 
