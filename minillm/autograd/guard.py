@@ -78,19 +78,16 @@ def _nothing() -> None:
 class Guard:
     """What is known about one piece of memory; tensors that are views of each other share it."""
 
-    __slots__ = ("hold", "spent_by", "views")
+    __slots__ = ("hold", "views")
 
     def __init__(self) -> None:
         self.hold: Callable[[], Hold | None] = _nothing  # a weak reference, once pinned
         self.views: Views | None = None  # what users may have in their hands
-        self.spent_by = ""  # the operation that wrote its gradient over the values
 
     def pin(self, op: str, array: Array) -> Hold | Seal:
         """A hold on the memory, to be kept for as long as `op` needs `array`."""
         hold = self.hold()
         if hold is None:
-            if self.spent_by:
-                self.check(op)
             hold = Hold()
             hold.op = op
             self.hold = weakref.ref(hold)
@@ -105,7 +102,6 @@ class Guard:
 
     def show(self, array: Array) -> Array:
         """`array` for a user's eyes and hands: a view that is read-only while pinned."""
-        self.check("reading its data")
         if not isinstance(array, np.ndarray):
             return array
         hold = self.hold()
@@ -122,27 +118,8 @@ class Guard:
         """Whether `array` is a view that `show` handed out."""
         return any(view() is array for view in self.views or ())
 
-    def spend(self, op: str) -> bool:
-        """Whether the backward of `op` may write over the memory; if so, it is spent from now on.
-
-        It may not while another operation needs the values, or a user holds a view of them.
-        """
-        if self.hold() is not None or self.views:
-            return False
-        self.spent_by = op
-        return True
-
-    def check(self, use: str) -> None:
-        """Raise `GraphError` where the values are gone."""
-        if self.spent_by:
-            raise GraphError(
-                f"{use} needs values that the backward of '{self.spent_by}' has overwritten with"
-                " their gradient, as its consume=True allowed; use them before backward()"
-            )
-
     def check_writable(self, shape: tuple[int, ...]) -> None:
-        """Raise `GraphError` while a recorded operation needs the memory, or where it is spent."""
-        self.check("writing")
+        """Raise `GraphError` while a recorded operation needs the memory."""
         hold = self.hold()
         if hold is not None:
             raise GraphError(

@@ -13,13 +13,12 @@ from typing import Any
 from minillm import backend
 from minillm.autograd.arrays import are_below, check_linear, check_range, integers
 from minillm.autograd.engine import graph_is_retained
-from minillm.autograd.tensor import Tensor, guard_of, is_recording, record
+from minillm.autograd.tensor import Tensor, is_recording, record
 from minillm.backend import Array
 from minillm.errors import GraphError, InputError
 from minillm.kernels import cross_entropy as cross_entropy_kernel
 from minillm.kernels import linear_cross_entropy as linear_cross_entropy_kernel
-
-IGNORED = -100  # a target that is not counted, as in PyTorch
+from minillm.kernels.cross_entropy import IGNORED
 
 
 def cross_entropy(
@@ -27,17 +26,12 @@ def cross_entropy(
     targets: Any,
     weights: Array | None = None,
     reduction: str = "mean",
-    consume: bool = False,
 ) -> Tensor:
     """-log of the probability that `logits` (..., V) give to the integers `targets` (...).
 
     A target of -100 is ignored. `weights` (...) are constants that multiply the losses.
     `reduction`: "mean" is sum(weights * losses) / sum(weights) over targets not ignored, and 0
     where there is none; "sum" leaves the division out; "none" gives each loss, shaped as targets.
-
-    With `consume`, backward writes the gradient over the logits instead of making a second array
-    of their size. Reading them afterwards raises `GraphError`. Where somebody still needs them (a
-    retained graph, another operation, a view in a user's hands, a leaf), it makes the array.
 
     Raises `InputError` for targets of another shape or out of range.
     """
@@ -52,14 +46,12 @@ def cross_entropy(
         out = (losses * scale).sum()
     else:
         raise InputError(f'reduction is {reduction!r}; it takes "mean", "sum" or "none"')
-    guard = guard_of(logits) if consume and logits.parents else None
 
     def backward(dout: Array) -> tuple[Array]:
         dlosses = dout.reshape(-1) * scale
-        over = guard is not None and not graph_is_retained() and guard.spend("cross_entropy")
-        dlogits = rows if over else backend.array_module(rows).empty((*shape, V), rows.dtype)
+        dlogits = backend.array_module(rows).empty((*shape, V), rows.dtype)
         cross_entropy_kernel.backward(dlosses, rows, labels, lse, dlogits.reshape(rows.shape))
-        return (dlogits.reshape(*shape, V) if over else dlogits,)  # an array of its own, no view
+        return (dlogits,)  # an array of its own, no view
 
     return record("cross_entropy", out, (logits,), backward, saves="inputs")
 

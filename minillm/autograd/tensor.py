@@ -214,8 +214,6 @@ def record(
     for parent in parents:
         if parent.requires_grad:
             needed = True
-        if parent._guard is not None and parent._guard.spent_by:
-            parent._guard.check(f"'{op}'")
     if needed and mode.recording:
         out.parents, out.requires_grad, out._backward = parents, True, backward
         if saves == "inputs":

@@ -22,8 +22,7 @@ from minillm.data.mixing import drawn, times_seen
 from minillm.data.packing import pack, pieces_of
 from minillm.data.shards import TokenDataset
 from minillm.errors import InputError, counted
-
-IGNORED = -100  # a target that has no loss, as the models have it
+from minillm.kernels.cross_entropy import IGNORED
 
 
 class BatchSource(Protocol):

@@ -23,7 +23,7 @@ from minillm.evaluation.subjects import (
     gradients,
     largest,
 )
-from minillm.models.base import IGNORED
+from minillm.kernels.cross_entropy import IGNORED
 from minillm.training.optimizer import AdamW
 
 

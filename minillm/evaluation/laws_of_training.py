@@ -11,7 +11,8 @@ import numpy as np
 
 from minillm.autograd import Tensor
 from minillm.evaluation.subjects import Subject, compare, gradients, largest
-from minillm.models.base import IGNORED, LanguageModel
+from minillm.kernels.cross_entropy import IGNORED
+from minillm.models.base import LanguageModel
 from minillm.training.checkpoint import RunFolder
 from minillm.training.config import TrainConfig
 from minillm.training.loop import train

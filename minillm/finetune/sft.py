@@ -20,7 +20,7 @@ import numpy as np
 
 from minillm.data.questions import Question
 from minillm.errors import InputError
-from minillm.models.base import IGNORED
+from minillm.kernels.cross_entropy import IGNORED
 from minillm.tokenizer import Tokenizer
 from minillm.tokenizer.chat import render
 

@@ -30,7 +30,7 @@ from minillm.kernels.layout import PART, flat, rows
 from minillm.kernels.softmax import LANES, largest
 from minillm.kernels.vector_math import exp
 
-IGNORED = -100
+IGNORED = -100  # a target that is not counted, as in PyTorch
 BLOCK = 2048  # numbers; a small part of the first-level cache
 
 # ------------------------------------------------------------------------------- reference

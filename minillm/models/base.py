@@ -21,9 +21,6 @@ from minillm.kernels.attention import visible_keys
 from minillm.models.kv_cache import KVCache
 from minillm.nn import Dropout, Embedding, Linear, Module
 
-IGNORED = -100  # a target that has no loss
-
-
 # -------------------------------------------------------------------------------- settings
 
 

@@ -24,7 +24,8 @@ from minillm import backend
 from minillm.data.batches import BatchSource
 from minillm.data.shards import TokenDataset
 from minillm.errors import CheckpointError
-from minillm.models.base import IGNORED, LanguageModel
+from minillm.kernels.cross_entropy import IGNORED
+from minillm.models.base import LanguageModel
 from minillm.training.checkpoint import Checkpoint, RunFolder
 from minillm.training.config import TrainConfig
 from minillm.training.diagnose import DivergedError, first_bad, is_finite

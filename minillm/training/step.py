@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from minillm import backend
-from minillm.models.base import IGNORED, LanguageModel
+from minillm.kernels.cross_entropy import IGNORED
+from minillm.models.base import LanguageModel
 from minillm.training.config import TrainConfig
 from minillm.training.diagnose import DivergedError
 from minillm.training.optimizer import AdamW, clip_scale, global_norm

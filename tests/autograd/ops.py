@@ -483,7 +483,6 @@ def losses(draw: Any) -> Case:
     targets = ids(draw, lead, V)
     targets[generator(draw).random(lead) < 0.3] = -100
     how = {"targets": targets, "reduction": draw(st.sampled_from(["mean", "sum", "none"]))}
-    how["consume"] = draw(st.booleans())
     if draw(st.booleans()):
         how["weights"] = generator(draw).random(lead) + 0.1
     return Case([floats(draw, (*lead, V))], how)
@@ -495,7 +494,6 @@ def _surprise(
     reduction: str = "mean",
     weights: np.ndarray | None = None,
     normalizer: float | None = None,
-    consume: bool = False,
 ) -> torch.Tensor:
     labels = torch.tensor(targets).long().reshape(-1)
     each = TF.cross_entropy(logits.reshape(-1, logits.shape[-1]), labels, reduction="none")
@@ -509,13 +507,7 @@ def _surprise(
     return each.sum() / total
 
 
-# The product makes the logits an intermediate result, which is what `consume` is about.
-op(
-    "cross_entropy",
-    lambda logits, **how: F.cross_entropy(logits * 1.0, **how),
-    _surprise,
-    losses,
-)
+op("cross_entropy", F.cross_entropy, _surprise, losses)
 
 
 def head_losses(draw: Any) -> Case:

@@ -6,11 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minillm import backend
-from minillm.data.batches import IGNORED, PackedBatches
+from minillm.data.batches import PackedBatches
 from minillm.data.mixing import drawn, times_seen
 from minillm.data.packing import pack, pieces_of
 from minillm.data.shards import DOCUMENT, TokenDataset, write_index, write_shard
 from minillm.errors import InputError
+from minillm.kernels.cross_entropy import IGNORED
 from minillm.models.gpt import GPT, GPTConfig
 from minillm.models.llama import Llama, LlamaConfig
 

@@ -7,8 +7,8 @@ from minillm.data.questions import Question
 from minillm.errors import InputError
 from minillm.evaluation.answers import answers, is_right
 from minillm.finetune.sft import ChatBatches, conversations
+from minillm.kernels.cross_entropy import IGNORED
 from minillm.models import registry
-from minillm.models.base import IGNORED
 from minillm.tokenizer import BPETokenizer
 from minillm.tokenizer.chat import SPECIAL_TOKENS, render
 from minillm.training.config import TrainConfig
