@@ -11,12 +11,18 @@ from minillm.backend import Array
 from minillm.errors import InputError
 from minillm.kernels.bfloat16 import BFLOAT16
 
+FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+FLOATS = (FLOAT32, FLOAT64)
+
 
 def kept_shape(shape: tuple[int, ...], axis: Any) -> tuple[int, ...]:
-    """`shape` after a reduction over `axis` (None, one or several) that keeps length-one axes."""
-    if axis is None:
+    """`shape` after a reduction over `axis` (None, one or several) that keeps length-one axes.
+
+    A number has no axes, but like NumPy's functions it may be reduced over axis 0.
+    """
+    if axis is None or not shape:
         return (1,) * len(shape)
-    reduced = {one % len(shape) for one in ((axis,) if isinstance(axis, int) else axis)}
+    reduced = {one % len(shape) for one in (axis if isinstance(axis, tuple) else (axis,))}
     return tuple(1 if i in reduced else length for i, length in enumerate(shape))
 
 
@@ -73,28 +79,53 @@ def are_below(ids: Array, vocab_size: int) -> bool:
     return ids.size == 0 or int(ids.view(np.uint64).max()) < vocab_size
 
 
+def check_numbers(op: str, *given: Array, along_axis: bool = False, stored: bool = False) -> None:
+    """Raise `InputError` unless all are float32 or float64, or with `stored` bfloat16.
+
+    Kernels would not be compiled for other types, or would round every step to them. `along_axis`:
+    they need an axis to work along.
+    """
+    for x in given:
+        if x.dtype not in FLOATS and not (stored and x.dtype == BFLOAT16):
+            known = "float32, float64 or bfloat16" if stored else "float32 or float64"
+            raise InputError(f"{op} takes {known}, but this is {x.dtype} {x.shape}")
+        if along_axis and x.ndim == 0:
+            raise InputError(f"{op} works along an axis, and a single number has none")
+
+
 def check_linear(
-    x: Array, weight: Array, bias: Array | None = None, residual: Array | None = None
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    residual: Array | None = None,
+    op: str = "linear",
 ) -> None:
     """Raise `InputError` unless x (..., K), weight (N, K), bias (N,), residual (..., N) fit.
 
-    The kernels trust the shapes: they would read beyond the end of an array that is too short.
+    The kernels trust the shapes: they would read beyond the end of an array that is too short. All
+    are of one dtype; or x and weight are in bfloat16, one or both, beside float32.
     """
+    check_numbers(op, x, weight, stored=True)
     if weight.ndim != 2 or x.ndim == 0 or x.shape[-1] != weight.shape[1]:
         raise InputError(
-            f"linear takes x (..., K) and weight (N, K), but x is {x.shape}"
+            f"{op} takes x (..., K) and weight (N, K), but x is {x.shape}"
             f" and weight {weight.shape}"
         )
-    if bias is not None and bias.shape != weight.shape[:1]:
-        raise InputError(
-            f"linear with a weight (N, K) of {weight.shape} takes a bias (N,),"
-            f" but it is {bias.shape}"
-        )
-    if residual is not None and residual.shape != (*x.shape[:-1], len(weight)):
-        raise InputError(
-            f"linear with an output of {(*x.shape[:-1], len(weight))} takes a residual of the same"
-            f" shape, but it is {residual.shape}"
-        )
+    if x.dtype != weight.dtype and FLOAT64 in (x.dtype, weight.dtype):
+        raise InputError(f"{op} of {x.dtype} with a weight of {weight.dtype}; convert one of them")
+    dtype = FLOAT64 if x.dtype == FLOAT64 else FLOAT32
+    _check_added(op, dtype, (*x.shape[:-1], len(weight)), bias=bias, residual=residual)
+
+
+def _check_added(op: str, dtype: np.dtype, out: tuple[int, ...], **given: Array | None) -> None:
+    """Raise `InputError` unless a bias is as long as a row of the output, a residual as large."""
+    for name, array in given.items():
+        shape = out if name == "residual" else out[-1:]
+        if array is not None and (array.shape != shape or array.dtype != dtype):
+            raise InputError(
+                f"{op} takes a {name} of {dtype} {shape} here, but it is {array.dtype}"
+                f" {array.shape}"
+            )
 
 
 def check_feed_forward(
@@ -106,26 +137,22 @@ def check_feed_forward(
     residual: Array | None,
 ) -> None:
     """Raise `InputError` unless the arrays of `functional.feed_forward` fit together."""
-    check_linear(x, up, up_bias)
-    if down.ndim != 2 or down.shape[1] != len(up):
+    check_linear(x, up, up_bias, op="feed_forward")
+    check_numbers("feed_forward", up, down)
+    if down.shape != up.shape[::-1] or down.dtype != up.dtype:
         raise InputError(
-            f"feed_forward takes up (F, C) and down (C, F), not {up.shape} and {down.shape}"
-        )
-    if down.dtype != up.dtype or x.dtype not in (up.dtype, BFLOAT16):
-        raise InputError(
-            "feed_forward takes x, up and down of one dtype, or x in bfloat16;"
-            f" these are {x.dtype}, {up.dtype} and {down.dtype}"
+            "feed_forward takes up (F, C) and down (C, F) of one dtype,"
+            f" not {up.dtype} {up.shape} and {down.dtype} {down.shape}"
         )
     if (up_bias is None) != (down_bias is None):
         raise InputError("feed_forward takes a bias for both of its products, or for neither")
     out = (*x.shape[:-1], len(down))
-    for name, array, shape in (("down_bias", down_bias, out[-1:]), ("residual", residual, out)):
-        if array is not None and array.shape != shape:
-            raise InputError(f"feed_forward takes a {name} {shape} here, but it is {array.shape}")
+    _check_added("feed_forward", up.dtype, out, down_bias=down_bias, residual=residual)
 
 
 def check_same(op: str, **given: Array) -> None:
     """Raise `InputError` unless all arrays have one shape and one dtype."""
+    check_numbers(op, *given.values())
     one, *others = given.values()
     if any(other.shape != one.shape or other.dtype != one.dtype for other in others):
         kinds = ", ".join(f"{name} {x.dtype} {x.shape}" for name, x in given.items())
@@ -133,12 +160,13 @@ def check_same(op: str, **given: Array) -> None:
 
 
 def check_norm(op: str, x: Array, **given: Array | None) -> None:
-    """Raise `InputError` unless x is (..., C) and what is given for its channels is (C,)."""
+    """Raise `InputError` unless x is (..., C), and what is given for its channels (C,) like it."""
+    check_numbers(op, x, along_axis=True)
     for name, array in given.items():
-        if array is not None and array.shape != x.shape[-1:]:
+        if array is not None and (array.shape != x.shape[-1:] or array.dtype != x.dtype):
             raise InputError(
-                f"{op} of x (..., C) takes a {name} (C,), but x is {x.shape}"
-                f" and the {name} {array.shape}"
+                f"{op} of x (..., C) takes a {name} (C,), but x is {x.dtype} {x.shape}"
+                f" and the {name} {array.dtype} {array.shape}"
             )
 
 

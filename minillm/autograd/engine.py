@@ -24,6 +24,7 @@ from minillm.autograd.guard import check_seals
 from minillm.backend import Array
 from minillm.errors import GraphError
 from minillm.kernels.bfloat16 import BFLOAT16
+from minillm.kernels.layout import sum_to
 
 if TYPE_CHECKING:
     from minillm.autograd.tensor import Tensor
@@ -192,19 +193,14 @@ def _send(
 
 def _unbroadcast(part: Array, shape: tuple[int, ...], op: str, position: int) -> Array:
     """Sum a gradient over the axes along which its input was repeated by broadcasting."""
-    extra = part.ndim - len(shape)
-    stretched = [
-        extra + i
-        for i, length in enumerate(shape)
-        if extra >= 0 and length == 1 and part.shape[extra + i] != 1
-    ]
-    total = part.sum(axis=(*range(extra), *stretched), keepdims=True) if extra >= 0 else part
-    if total.shape[max(extra, 0) :] != shape:
+    lead = part.ndim - len(shape)
+    pairs = zip(shape, part.shape[max(0, lead) :], strict=False)
+    if lead < 0 or any(length not in (1, repeated) for length, repeated in pairs):
         raise GraphError(
             f"backward of '{op}' returned a gradient of shape {part.shape} for input {position},"
             f" whose shape is {shape}"
         )
-    return backend.array_module(part).asarray(total).reshape(shape)
+    return sum_to(part, shape)
 
 
 def topological_order(output: Tensor) -> list[Tensor]:

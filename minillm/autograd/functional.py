@@ -3,7 +3,9 @@
 Every function here has the same three steps. It unwraps its tensors to arrays and calls the
 kernel's forward; it defines a local `backward(dout)`, a breakpoint away from `loss.backward()`,
 which closes over the arrays it needs; it records the result with that function. The mathematics
-stands in the kernel's file of the same name.
+stands in the kernel's file of the same name. Arrays are float32 or float64, all of one dtype (what
+may be stored in bfloat16 beside float32 says so); each function raises `InputError` for others, and
+for shapes that do not fit.
 
 Usually imported as `import minillm.autograd.functional as F`. Shapes: B batch, T time, S keys,
 C channels, H query heads, G key/value heads, D head size, V vocabulary, N rows.
@@ -64,6 +66,7 @@ def linear(
 ) -> Tensor:
     """x (..., K) @ weight (N, K)^T + bias (N,) + residual (..., N) = (..., N).
 
+    x and weight may be stored in bfloat16.
     `for_products`: nothing but products reads the result, such as attention's, so that with
     bfloat16 activations (`backend.precision`) it is stored in that type.
     """
@@ -95,7 +98,8 @@ def feed_forward(
 ) -> Tensor:
     """linear(gelu(linear(x, up, up_bias)), down, down_bias, residual), keeping less of it.
 
-    x (..., C), up (F, C), down (C, F), residual and the result (..., C); both biases or neither.
+    x (..., C), up (F, C), down (C, F), residual and the result (..., C); both biases or neither. x
+    may be stored in bfloat16.
     """
     optional = (up_bias, down_bias, residual)
     b1, b2, r = (None if tensor is None else tensor.array for tensor in optional)
@@ -125,6 +129,7 @@ def embedding(weight: Tensor, ids: Any) -> Tensor:
     rows = arrays.integers(ids)
     if weight.ndim != 2:
         raise InputError(f"embedding takes a weight (V, C), but it is {weight.shape}")
+    arrays.check_numbers("embedding", weight.array)
     arrays.check_range(rows, weight.shape[0], "token")
 
     def backward(dout: Array) -> tuple[Callable[[Array], None]]:
@@ -139,6 +144,7 @@ def embedding(weight: Tensor, ids: Any) -> Tensor:
 
 def softmax(x: Tensor, axis: int = -1) -> Tensor:
     """exp(x) / sum(exp(x)) over `axis`."""
+    arrays.check_numbers("softmax", x.array, along_axis=True)
     if axis not in (-1, x.ndim - 1):
         return softmax(x.swapaxes(axis, -1)).swapaxes(axis, -1)
     y = softmax_kernel.forward(x.array)
@@ -151,6 +157,7 @@ def softmax(x: Tensor, axis: int = -1) -> Tensor:
 
 def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
     """x - log(sum(exp(x))) over `axis`."""
+    arrays.check_numbers("log_softmax", x.array, along_axis=True)
     if axis not in (-1, x.ndim - 1):
         return log_softmax(x.swapaxes(axis, -1)).swapaxes(axis, -1)
     y = log_softmax_kernel.forward(x.array)
@@ -175,15 +182,16 @@ def attention(
 ) -> Tensor:
     """Scaled dot-product attention: q (B, H, T, D) over k, v (B, G, S, D), result (B, H, T, D).
 
-    The T queries are the last T of the S positions. `causal`, `window`, `padding_mask` (B, S) and
-    `documents` (B, S) say which keys each query sees; see `kernels.attention.visible_keys`.
+    The T queries are the last T of the S positions; all three may be stored in bfloat16. `causal`,
+    `window`, `padding_mask` (B, S) and `documents` (B, S) say which keys each query sees; see
+    `kernels.attention.visible_keys`.
     Who has called that already, for many layers at once, gives its result as `visible` instead.
     `scale` multiplies the scores; D ** -0.5 where it is not given.
     """
     queries, keys, values = q.array, k.array, v.array
+    _check_heads(queries, keys, values)
     T, S, D = queries.shape[-2], keys.shape[-2], queries.shape[-1]
     factor = D**-0.5 if scale is None else scale
-    _check_heads(queries, keys, values)
     if visible is None:
         visible = attention_kernel.visible_keys(T, S, causal, window, padding_mask, documents)
     first, last = visible
@@ -198,13 +206,15 @@ def attention(
 
 def _check_heads(q: Array, k: Array, v: Array) -> None:
     """Raise `InputError` for shapes that are no queries, keys and values of one attention."""
+    arrays.check_numbers("attention", q, k, v, stored=True)
     fits = q.ndim == k.ndim == 4 and k.shape == v.shape
     fits = fits and q.shape[0] == k.shape[0] and q.shape[3] == k.shape[3]
-    fits = fits and q.dtype == k.dtype == v.dtype
-    if not fits or (k.shape[1] == 0) != (q.shape[1] == 0) or q.shape[1] % max(1, k.shape[1]):
+    fits = fits and q.dtype == k.dtype == v.dtype and k.shape[1] > 0 and q.shape[3] > 0
+    if not fits or q.shape[1] % k.shape[1]:
+        kinds = ", ".join(f"{x.dtype} {x.shape}" for x in (q, k, v))
         raise InputError(
-            "attention takes q (B, H, T, D) and k, v (B, G, S, D) of one dtype, H a multiple of G;"
-            f" these are {q.dtype} {q.shape}, {k.dtype} {k.shape} and {v.dtype} {v.shape}"
+            "attention takes q (B, H, T, D) and k, v (B, G, S, D) of one dtype, H a multiple of G,"
+            f" G and D above 0; these are {kinds}"
         )
 
 
@@ -225,7 +235,8 @@ def self_attention(qkv: Tensor, n_head: int, visible: tuple[Array, Array]) -> Te
     `kernels.attention.visible_keys`.
     """
     xp = backend.array_module(qkv.array)
-    if qkv.ndim != 3 or qkv.shape[2] % (3 * n_head):
+    arrays.check_numbers("self_attention", qkv.array, stored=True)
+    if n_head < 1 or qkv.ndim != 3 or qkv.shape[2] % (3 * n_head) or not qkv.shape[2]:
         raise InputError(
             f"self_attention of {n_head} heads takes qkv (B, T, 3C), C a multiple of {n_head},"
             f" but it is {qkv.shape}"
@@ -254,7 +265,8 @@ def rotary(x: Tensor, cos: Array, sin: Array) -> Tensor:
 
     `cos`, `sin` (B or 1, T, D / 2) are `kernels.rotary.tables(positions, D, theta)`.
     """
-    B, _, T, D = x.shape
+    arrays.check_numbers("rotary", x.array)
+    B, _, T, D = x.shape if x.ndim == 4 else (0, 0, 0, 1)
     for table in (cos, sin):
         if D % 2 or table.shape not in ((B, T, D // 2), (1, T, D // 2)):
             raise InputError(
@@ -323,6 +335,7 @@ def _stored(x: Array, for_products: bool) -> np.dtype | None:
 def relu(x: Tensor) -> Tensor:
     """max(x, 0) of each element."""
     a = x.array
+    arrays.check_numbers("relu", a)
 
     def backward(dout: Array) -> tuple[Array]:
         return (relu_kernel.backward(dout, a),)
@@ -333,6 +346,7 @@ def relu(x: Tensor) -> Tensor:
 def gelu(x: Tensor, approximate: str = "none") -> Tensor:
     """x times the normal distribution function of x; `approximate` "none" (erf) or "tanh"."""
     a = x.array
+    arrays.check_numbers("gelu", a)
 
     def backward(dout: Array) -> tuple[Array]:
         return (gelu_kernel.backward(dout, a, approximate),)
@@ -343,6 +357,7 @@ def gelu(x: Tensor, approximate: str = "none") -> Tensor:
 def silu(x: Tensor) -> Tensor:
     """x * sigmoid(x) of each element."""
     a = x.array
+    arrays.check_numbers("silu", a)
 
     def backward(dout: Array) -> tuple[Array]:
         return (silu_kernel.backward(dout, a),)
@@ -368,6 +383,7 @@ def dropout(x: Tensor, p: float, rng: np.random.Generator) -> Tensor:
     """
     if not 0 <= p < 1:
         raise InputError(f"dropout with p = {p}; it takes a number from 0 up to, but not, 1")
+    arrays.check_numbers("dropout", x.array)
     if p == 0:
         return x
     seed = seeds.draw(rng)

@@ -11,7 +11,13 @@ from __future__ import annotations
 from typing import Any
 
 from minillm import backend
-from minillm.autograd.arrays import are_below, check_linear, check_range, integers
+from minillm.autograd.arrays import (
+    are_below,
+    check_linear,
+    check_numbers,
+    check_range,
+    integers,
+)
 from minillm.autograd.engine import graph_is_retained
 from minillm.autograd.tensor import Tensor, is_recording, record
 from minillm.backend import Array
@@ -35,6 +41,7 @@ def cross_entropy(
 
     Raises `InputError` for targets of another shape or out of range.
     """
+    check_numbers("cross_entropy", logits.array, along_axis=True)
     V, shape = logits.shape[-1], logits.shape[:-1]
     labels = _labels(targets, shape, V)
     rows = logits.array.reshape(labels.size, V)
@@ -70,7 +77,8 @@ def linear_cross_entropy(
     Both gradients are made slice by slice in the forward pass, while a slice's logits are there;
     under `no_grad` they are not made. Raises `InputError` as `cross_entropy` does.
     """
-    check_linear(x.array, weight.array)
+    check_numbers("linear_cross_entropy", x.array, weight.array)
+    check_linear(x.array, weight.array, op="linear_cross_entropy")
     V, C = weight.shape
     xp, shape = backend.array_module(x.array), x.shape
     labels = _labels(targets, shape[:-1], V)

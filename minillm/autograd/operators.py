@@ -174,6 +174,7 @@ class Operators:
     # ------------------------------------------------------------------ functions of each element
 
     def exp(self) -> Tensor:
+        """e to the power of each element."""
         out = backend.array_module(self.array).exp(self.array)
 
         def backward(dout: Array) -> tuple[Array]:
@@ -182,6 +183,7 @@ class Operators:
         return self._record("exp", out, (self,), backward, saves="output")
 
     def log(self) -> Tensor:
+        """The natural logarithm of each element."""
         x = self.array
 
         def backward(dout: Array) -> tuple[Array]:
@@ -192,6 +194,7 @@ class Operators:
         )
 
     def sqrt(self) -> Tensor:
+        """The square root of each element; its slope at 0 is infinite."""
         out = backend.array_module(self.array).sqrt(self.array)
 
         def backward(dout: Array) -> tuple[Array]:
@@ -200,6 +203,7 @@ class Operators:
         return self._record("sqrt", out, (self,), backward, saves="output")
 
     def tanh(self) -> Tensor:
+        """The hyperbolic tangent of each element, between -1 and 1."""
         out = backend.array_module(self.array).tanh(self.array)
 
         def backward(dout: Array) -> tuple[Array]:

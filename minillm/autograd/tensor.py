@@ -36,6 +36,7 @@ from minillm.autograd.operators import Operators
 from minillm.autograd.recording import enable_grad, is_recording, mode, no_grad
 from minillm.backend import Array
 from minillm.errors import GraphError
+from minillm.kernels.bfloat16 import BFLOAT16
 
 __all__ = ["Tensor", "as_tensor", "enable_grad", "grad", "is_recording", "no_grad", "record"]
 
@@ -239,7 +240,8 @@ def as_tensor(value: Any, like: Tensor) -> Tensor:
         return value
     if isinstance(value, (int, float, np.number)):
         value = value.item() if isinstance(value, np.number) else value
-        dtype = like.dtype if like.dtype.kind == "f" else np.result_type(like.dtype, value)
+        keeps = like.dtype.kind == "f" or like.dtype == BFLOAT16
+        dtype = like.dtype if keeps else np.result_type(like.dtype, value)
         return Tensor._plain(backend.array_module(like.array).asarray(value, dtype=dtype))
     return Tensor._plain(backend.module().array(value))
 

@@ -26,17 +26,16 @@ Derivative (attention.py): with the weights p = exp(s - lse) and dp given, ds = 
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from minillm.jit import intrinsic, jit
+from minillm.kernels import vector_math
 from minillm.kernels.bfloat16 import BITS, put_all
-from minillm.kernels.block_product import small_tile
+from minillm.kernels.block_product import SMALL_WRITER, small_tile
 
-_NAMES = ("block_product.py", "processor.py", "tile.py", "vector_ir.py", "vector_math.py")
-_SOURCES = tuple(str(Path(__file__).with_name(name)) for name in _NAMES)
+_SOURCES = (*SMALL_WRITER, vector_math.__file__)
 
 
 @jit(borrows=True)

@@ -213,7 +213,11 @@ def _forward_tasks(q, k, v, like, first, last, scale, out, lse, workers, cut):
 
 @jit
 def _forward_worker(q, k, v, like, seen, scale, out, lse, worker, tickets, cut):
-    """Task after task, as they are shared out, in the same scratch memory."""
+    """Task after task, as they are shared out, in the same scratch memory.
+
+    That is of the shapes it is made with: `room` keys and values (S and more) of `depth` or `width`
+    numbers (D and more), `size` queries, and scores of cut.keys keys of each; `_t` lies transposed.
+    """
     B, G, S, D = k.shape
     low, high, ranges = seen
     R, tiles, pair, one = q.shape[1] // G, low.shape[1], cut.pair, lse.dtype.type(1)
@@ -284,7 +288,10 @@ def _backward_tasks(dout, q, k, v, out, lse, like, first, last, scale, dq, dk, d
 
 @jit
 def _backward_worker(dout, q, k, v, out, lse, like, seen, scale, dq, dk, dv, worker, tickets, cut):
-    """As `_forward_worker`, with dq (B, T, H, D) and dk, dv (parts, B, G, S, D)."""
+    """As `_forward_worker`, with dq (B, T, H, D) and dk, dv (parts, B, G, S, D).
+
+    Rows of keys are `depth` wide where they are the rows of a tile, `width` where its columns.
+    """
     B, G, S, D = k.shape
     low, high, ranges = seen
     R, tiles, pair, one = q.shape[1] // G, low.shape[1], cut.pair, lse.dtype.type(1)

@@ -31,15 +31,16 @@ BITS = np.dtype(np.uint16)
 # ------------------------------------------------------------------------------- arrays
 
 
-def round_to_bfloat16(numbers: np.ndarray) -> np.ndarray:
+def round_to_bfloat16(numbers: Array) -> Array:
     """float32 numbers as the bits (uint16) of the nearest bfloat16, ties to even."""
-    bits = np.ascontiguousarray(numbers, dtype=np.float32).view(np.uint32)
+    xp = backend.array_module(numbers)
+    bits = xp.ascontiguousarray(numbers, dtype=np.float32).view(np.uint32)
     high = bits >> 16
     rounded = (bits + np.uint32(0x7FFF) + (high & 1)) >> 16
-    return np.where(np.isnan(numbers), high | 0x40, rounded).astype(np.uint16)
+    return xp.where(xp.isnan(numbers), high | 0x40, rounded).astype(np.uint16)
 
 
-def widen(bits: np.ndarray) -> np.ndarray:
+def widen(bits: Array) -> Array:
     """The bits (uint16) of bfloat16 numbers as float32."""
     return (bits.astype(np.uint32) << 16).view(np.float32)
 

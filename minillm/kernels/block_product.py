@@ -36,6 +36,8 @@ from minillm.kernels.bfloat16 import BITS, widen
 from minillm.kernels.processor import WORD
 from minillm.kernels.tile import WRITER, Tile, halves, machine, words
 
+SMALL_WRITER = (*WRITER, __file__)  # the files that decide what intrinsics of small tiles write
+
 
 def small_tile(dtype: Any) -> Tile:
     """The tile for small products of `dtype` on this processor."""

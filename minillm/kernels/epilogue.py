@@ -138,12 +138,14 @@ def finish_all(out, end):
 
 @jit(borrows=True)
 def add(row, other):
+    """row (N,) += other (N,), numbers or bits of bfloat16."""
     for j in range(row.size):
         row[j] += take(other, j)
 
 
 @jit(borrows=True)
 def gelu_row(row, before):
+    """before (N,) = row, which may be rounded to bits, and row = gelu(row)."""
     peak, clip = row.dtype.type(PEAK), row.dtype.type(NORMAL_CLIP)
     for j in range(row.size):
         put(before, j, row[j])
@@ -152,6 +154,7 @@ def gelu_row(row, before):
 
 @jit(borrows=True)
 def gelu_back_row(row, before):
+    """row (N,), a gradient, times gelu'(before); before (N,) = gelu(before)."""
     peak, clip = row.dtype.type(PEAK), row.dtype.type(NORMAL_CLIP)
     for j in range(row.size):
         value, slope = erf_both(take(before, j), peak, clip)
@@ -161,6 +164,7 @@ def gelu_back_row(row, before):
 
 @jit(borrows=True)
 def gelu_tanh_row(row, before):
+    """`gelu_row` with the GELU made of tanh."""
     one, twice_a = row.dtype.type(1), row.dtype.type(2 * A)
     b, clip = row.dtype.type(B), row.dtype.type(TANH_CLIP)
     for j in range(row.size):
@@ -170,6 +174,7 @@ def gelu_tanh_row(row, before):
 
 @jit(borrows=True)
 def gelu_tanh_back_row(row, before):
+    """`gelu_back_row` with the GELU made of tanh."""
     one, twice_a = row.dtype.type(1), row.dtype.type(2 * A)
     b, clip = row.dtype.type(B), row.dtype.type(TANH_CLIP)
     for j in range(row.size):

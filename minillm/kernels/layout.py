@@ -39,6 +39,18 @@ def side_by_side(x: Array) -> Array:
     return x if x.strides[-1] == x.itemsize else np.ascontiguousarray(x)
 
 
+def sum_to(gradient: Array, shape: tuple[int, ...]) -> Array:
+    """`gradient` summed over the axes along which an array of `shape` had been broadcast."""
+    lead = gradient.ndim - len(shape)
+    stretched = (
+        lead + axis
+        for axis, length in enumerate(shape)
+        if length == 1 and gradient.shape[lead + axis] != 1
+    )
+    axes = (*range(lead), *stretched)
+    return gradient.sum(axis=axes, keepdims=True).reshape(shape) if axes else gradient
+
+
 def _neighbours_plain(x):
     return x
 

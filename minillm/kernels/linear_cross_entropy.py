@@ -50,7 +50,7 @@ def forward(
     dx = xp.empty(x.shape, x.dtype) if wanted[0] else None
     made = xp.empty if len(x) else xp.zeros  # the first slice writes all of dweight
     dweight = made(weight.shape, weight.dtype) if wanted[1] else None
-    logits = xp.empty((slice_rows(*x.shape[:1], *weight.shape[:1]), len(weight)), x.dtype)
+    logits = xp.empty((slice_rows(len(x), len(weight)), len(weight)), x.dtype)
     for start in range(0, len(x), len(logits)):
         part = slice(start, min(start + len(logits), len(x)))
         scores = matmul.product(x[part], weight.T, logits[: part.stop - start], bfloat16=halved)

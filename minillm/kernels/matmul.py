@@ -23,8 +23,9 @@ from minillm import backend
 from minillm.backend import Array
 from minillm.errors import InputError
 from minillm.kernels import blocking, few_rows
-from minillm.kernels.bfloat16 import BFLOAT16, raw
+from minillm.kernels.bfloat16 import BFLOAT16, raw, round_to_bfloat16, widen
 from minillm.kernels.epilogue import Epilogue, finish_all, finish_reference, fitted
+from minillm.kernels.layout import sum_to
 from minillm.kernels.processor import WORD
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
@@ -45,13 +46,8 @@ def product_reference(a: Array, b: Array, bfloat16: bool) -> Array:
 
 
 def rounded(x: Array) -> Array:
-    """`x` as float32 with the precision of bfloat16: the upper half of its bits, ties to even."""
-    xp = backend.array_module(x)
-    if x.dtype == BFLOAT16:
-        return x.astype(xp.float32)
-    bits = xp.ascontiguousarray(x, dtype=xp.float32).view(xp.uint32)
-    nearest = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
-    return xp.where(xp.isnan(x), x, nearest.view(xp.float32))
+    """`x`, of one axis or more, as float32 with the precision of bfloat16."""
+    return x.astype(FLOAT32) if x.dtype == BFLOAT16 else widen(round_to_bfloat16(x))
 
 
 def backward_reference(dout: Array, a: Array, b: Array) -> tuple[Array, Array]:
@@ -60,17 +56,6 @@ def backward_reference(dout: Array, a: Array, b: Array) -> tuple[Array, Array]:
     da = xp.matmul(dout, xp.swapaxes(b, -1, -2))
     db = xp.matmul(xp.swapaxes(a, -1, -2), dout)
     return sum_to(da, a.shape), sum_to(db, b.shape)
-
-
-def sum_to(gradient: Array, shape: tuple[int, ...]) -> Array:
-    """`gradient` summed over the axes along which an array of `shape` was broadcast."""
-    lead = gradient.ndim - len(shape)
-    axes = tuple(range(lead)) + tuple(
-        lead + axis
-        for axis, size in enumerate(shape)
-        if size == 1 and gradient.shape[lead + axis] != 1
-    )
-    return gradient.sum(axis=axes).reshape(shape) if axes else gradient
 
 
 # ------------------------------------------------------------------------------- the product
@@ -90,10 +75,12 @@ def product(
     (..., M, N) has their dtype; with bfloat16 operands, float32, in which they are summed.
     out: where to put it, not overlapping a or b. accumulate: add it to what `out` holds.
     bfloat16: round float32 operands to bfloat16, for the speed of its products.
-    end: what to do to the result while it is in cache (epilogue.py).
+    end: what to do to the result while it is in cache (epilogue.py); not with accumulate.
     Raises `InputError` for shapes that do not fit.
     """
     shape = _shape(a, b, out)
+    if accumulate and end is not None:
+        raise InputError("a product that is added to `out` has no end of its own")
     halved = bfloat16 or BFLOAT16 in (a.dtype, b.dtype)
     if halved and FLOAT64 in (a.dtype, b.dtype):
         raise InputError(

@@ -30,22 +30,19 @@ from minillm.kernels.layout import rows
 
 
 def forward_reference(
-    x: Array, weight: Array | None, eps: float, stored: Any = None
+    x: Array, weight: Array, eps: float, stored: Any = None
 ) -> tuple[Array, Array]:
     """out (..., C), and rstd (...) for backward."""
     xp = backend.array_module(x)
     rstd = 1 / xp.sqrt((x * x).sum(axis=-1) / max(1, x.shape[-1]) + eps)
-    out = x * rstd[..., None]
-    out = out if weight is None else out * weight
+    out = x * rstd[..., None] * weight
     return out.astype(stored or out.dtype, copy=False), rstd
 
 
-def backward_reference(
-    dout: Array, x: Array, weight: Array | None, rstd: Array
-) -> tuple[Array, Array]:
+def backward_reference(dout: Array, x: Array, weight: Array, rstd: Array) -> tuple[Array, Array]:
     """dx (..., C) and dweight (C,)."""
     n = x * rstd[..., None]
-    d = dout if weight is None else dout * weight
+    d = dout * weight
     along = (d * n).sum(axis=-1) / max(1, x.shape[-1])
     dx = rstd[..., None] * (d - n * along[..., None])
     return dx, (dout * n).sum(axis=tuple(range(x.ndim - 1)))
@@ -57,24 +54,20 @@ def backward_reference(
 # of rows whose number depends on the shape alone.
 
 
-def forward_fast(
-    x: Array, weight: Array | None, eps: float, stored: Any = None
-) -> tuple[Array, Array]:
+def forward_fast(x: Array, weight: Array, eps: float, stored: Any = None) -> tuple[Array, Array]:
     if x.size == 0:
         return forward_reference(x, weight, eps, stored)
     C = x.shape[-1]
     out, rstd = np.empty(x.shape, stored or x.dtype), np.empty(x.shape[:-1], x.dtype)
-    weight = np.ones(C, x.dtype) if weight is None else weight
     _forward(rows(x), rows(weight), x.dtype.type(eps), raw(out).reshape(-1, C), rstd.reshape(-1))
     return out, rstd
 
 
-def backward_fast(dout: Array, x: Array, weight: Array | None, rstd: Array) -> tuple[Array, Array]:
+def backward_fast(dout: Array, x: Array, weight: Array, rstd: Array) -> tuple[Array, Array]:
     if x.size == 0:
         return backward_reference(dout, x, weight, rstd)
     C = x.shape[-1]
     dx, dweight = np.empty(x.shape, x.dtype), np.empty(C, x.dtype)
-    weight = np.ones(C, x.dtype) if weight is None else weight
     _backward(rows(dout), rows(x), rows(weight), rstd.reshape(-1), dx.reshape(-1, C), dweight)
     return dx, dweight
 
@@ -137,20 +130,18 @@ def _backward_rows(dout, x, weight, rstd, dx, dweight):
 # ---------------------------------------------------------------------------------- public
 
 
-def forward(
-    x: Array, weight: Array | None, eps: float = 1e-6, stored: Any = None
-) -> tuple[Array, Array]:
+def forward(x: Array, weight: Array, eps: float = 1e-6, stored: Any = None) -> tuple[Array, Array]:
     """Divide `x` (..., C) by its root mean square over the last axis and scale by `weight` (C,).
 
-    float32 or float64, of one dtype; None for no weight. Returns out (..., C), and rstd (...),
-    which backward needs. `stored` is the dtype of out, if not that of x: bfloat16 for what goes
-    into products that round it anyway.
+    float32 or float64, of one dtype. Returns out (..., C), and rstd (...), which backward needs.
+    `stored` is the dtype of out, if not that of x: bfloat16 for what goes into products that
+    round it anyway.
     """
     run = forward_fast if backend.fast(x) else forward_reference
     return run(x, weight, eps, stored)
 
 
-def backward(dout: Array, x: Array, weight: Array | None, rstd: Array) -> tuple[Array, Array]:
+def backward(dout: Array, x: Array, weight: Array, rstd: Array) -> tuple[Array, Array]:
     """Gradients (dx (..., C), dweight (C,)) from `dout` (..., C)."""
     if backend.fast(dout, x):
         return backward_fast(dout, x, weight, rstd)

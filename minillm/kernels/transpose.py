@@ -10,18 +10,14 @@ rows as a vector has lanes is read row by row, turned by a few exchanges between
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from minillm.jit import intrinsic, jit
 from minillm.kernels.bfloat16 import BITS, put_all, widen
-from minillm.kernels.block_product import small_tile
+from minillm.kernels.block_product import SMALL_WRITER, small_tile
 from minillm.kernels.tile import words
-
-_NAMES = ("block_product.py", "processor.py", "tile.py", "vector_ir.py")
-_SOURCES = tuple(str(Path(__file__).with_name(name)) for name in _NAMES)
 
 
 @jit
@@ -53,7 +49,7 @@ def _copy_row_plain(source, here, target, there, scale):
     put_all(other[:count], numbers)
 
 
-@intrinsic(plain=_copy_row_plain, uses=_SOURCES)
+@intrinsic(plain=_copy_row_plain, uses=SMALL_WRITER)
 def copy_row(typing, source, here, target, there, scale):
     """target[there] = source[here] * scale, as many numbers as both rows have, all side by side.
 
@@ -101,7 +97,7 @@ def _turn_square_plain(source, i, j, target):
     target[j : j + lanes, i : i + lanes] = square.T
 
 
-@intrinsic(plain=_turn_square_plain, uses=_SOURCES)
+@intrinsic(plain=_turn_square_plain, uses=SMALL_WRITER)
 def turn_square(typing, source, i, j, target):
     """The square of lanes x lanes numbers of target[j, i], transposed from row i of source on."""
     from numba.core import types

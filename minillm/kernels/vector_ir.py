@@ -57,12 +57,15 @@ class Writer:
     # ------------------------------------------------------------------ indices and addresses
 
     def integer(self, value: int) -> ir.Constant:
+        """An index, as a constant."""
         return ir.Constant(INDEX, value)
 
     def plus(self, value: Any, constant: int) -> Any:
+        """The index `value` + `constant`."""
         return self.builder.add(value, self.integer(constant))
 
     def smaller(self, x: Any, y: Any) -> Any:
+        """The smaller of two indices."""
         return self.builder.select(self.builder.icmp_signed("<", x, y), x, y)
 
     def element(self, array_type: Any, array: Any, *indices: Any) -> Any:
@@ -88,6 +91,7 @@ class Writer:
     # ------------------------------------------------------------------ vectors
 
     def zeros(self, dtype: str, lanes: int) -> Any:
+        """A vector of zeros."""
         return ir.Constant(ir.VectorType(NUMBERS[dtype], lanes), None)
 
     def load(self, address: Any, lanes: int) -> Any:
@@ -98,6 +102,7 @@ class Writer:
         return loaded
 
     def store(self, vector: Any, address: Any) -> None:
+        """Write `vector` to neighbouring numbers, which need not be aligned."""
         target = self.builder.bitcast(address, vector.type.as_pointer())
         self.builder.store(vector, target).align = BYTES[vector.type.element]
 

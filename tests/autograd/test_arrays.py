@@ -13,6 +13,7 @@ from minillm import backend
 from minillm.autograd import Tensor, arrays
 from minillm.errors import InputError
 from minillm.kernels import linear, matmul
+from minillm.kernels.bfloat16 import BFLOAT16
 
 
 def ones(*shape: int, dtype: Any = np.float32) -> Tensor:
@@ -25,13 +26,19 @@ MISFITS: list[tuple[Callable[[], Any], str]] = [
     (lambda: F.linear(ones(2, 3), ones(4, 5)), r"x is \(2, 3\) and weight \(4, 5\)"),
     (lambda: F.linear(ones(2, 3), ones(3)), r"x is \(2, 3\) and weight \(3,\)"),
     (lambda: F.linear(ones(), ones(4, 1)), r"x is \(\) and weight"),
-    (lambda: F.linear(ones(2, 3), ones(4, 3), ones(3)), r"bias \(N,\), but it is \(3,\)"),
-    (lambda: F.linear(ones(2, 3), ones(4, 3), ones(1)), r"bias \(N,\), but it is \(1,\)"),
+    (
+        lambda: F.linear(ones(2, 3), ones(4, 3), ones(3)),
+        r"bias of float32 \(4,\) here, but it is float32 \(3,\)",
+    ),
+    (lambda: F.linear(ones(2, 3), ones(4, 3), ones(1)), r"here, but it is float32 \(1,\)"),
     (lambda: F.linear_cross_entropy(ones(1, 3), ones(4, 5), [0]), r"x is \(1, 3\) and weight"),
     (lambda: F.embedding(ones(2, 3, 1), [0]), r"weight \(V, C\), but it is \(2, 3, 1\)"),
-    (lambda: F.layer_norm(ones(2, 3), ones(4)), r"x is \(2, 3\) and the weight \(4,\)"),
-    (lambda: F.layer_norm(ones(2, 3), ones(3), ones(1)), r"and the bias \(1,\)"),
-    (lambda: F.rms_norm(ones(2, 3), ones(2)), r"rms_norm .* the weight \(2,\)"),
+    (
+        lambda: F.layer_norm(ones(2, 3), ones(4)),
+        r"x is float32 \(2, 3\) and the weight float32 \(4,\)",
+    ),
+    (lambda: F.layer_norm(ones(2, 3), ones(3), ones(1)), r"and the bias float32 \(1,\)"),
+    (lambda: F.rms_norm(ones(2, 3), ones(2)), r"rms_norm .* the weight float32 \(2,\)"),
     (lambda: F.swiglu(ones(2, 3), ones(2, 1)), r"gate float32 \(2, 3\), up float32 \(2, 1\)"),
     (lambda: F.swiglu(ones(2), ones(2, dtype=np.float64)), "up float64"),
     (lambda: F.rotary(ones(1, 2, 4, 4), TABLE, TABLE), r"\(1, 2, 4, 4\) and a table \(1, 3, 2\)"),
@@ -46,7 +53,7 @@ MISFITS: list[tuple[Callable[[], Any], str]] = [
     (lambda: F.self_attention(ones(2, 4, 9), 2, BOUNDS), "C a multiple of 2"),
     (
         lambda: F.feed_forward(ones(1, 2), ones(3, 2), None, ones(2, 3, dtype=np.float64), None),
-        "float32, float32 and float64",
+        r"not float32 \(3, 2\) and float64 \(2, 3\)",
     ),
     (
         lambda: F.feed_forward(ones(1, 2), ones(3, 2), None, ones(2, 3), None, approximate="erf"),
@@ -54,7 +61,75 @@ MISFITS: list[tuple[Callable[[], Any], str]] = [
     ),
     (lambda: F.cross_entropy(ones(2, 3, 5), np.zeros((2, 3), int), np.ones((3, 2))), r"\(3, 2\)"),
     (lambda: F.linear_cross_entropy(ones(2, 3), ones(4, 3), [0, 1], np.ones(1)), r"\(1,\)"),
+    (lambda: F.layer_norm(ones(2, 3), ones(3, dtype=np.float64)), r"the weight float64 \(3,\)"),
+    (
+        lambda: F.linear(ones(2, 3), ones(4, 3, dtype=np.float64)),
+        "float32 with a weight of float64",
+    ),
+    (
+        lambda: F.linear(ones(2, 3), ones(4, 3), None, ones(2, 4, dtype=np.float64)),
+        r"residual of float32 \(2, 4\) here, but it is float64",
+    ),
+    (lambda: F.attention(*[ones(1, 0, 2, 4)] * 3), "G and D above 0"),
+    (lambda: F.attention(*[ones(1, 1, 2, 0)] * 3), "G and D above 0"),
+    (lambda: F.attention(*[ones()] * 3), "attention takes q"),
+    (lambda: F.self_attention(ones(2, 4, 0), 1, BOUNDS), r"it is \(2, 4, 0\)"),
+    (lambda: F.self_attention(ones(2, 4, 6), 0, BOUNDS), "of 0 heads"),
+    (lambda: F.rotary(ones(), TABLE, TABLE), r"x is \(\)"),
+    (lambda: F.softmax(ones()), "softmax works along an axis"),
+    (lambda: F.log_softmax(ones()), "log_softmax works along an axis"),
+    (lambda: F.layer_norm(ones()), "layer_norm works along an axis"),
+    (lambda: F.rms_norm(ones(), ones(1)), "rms_norm works along an axis"),
+    (lambda: F.cross_entropy(ones(), 0), "cross_entropy works along an axis"),
 ]
+
+OF_NUMBERS: dict[str, Callable[[Tensor], Any]] = {
+    "softmax": F.softmax,
+    "log_softmax": F.log_softmax,
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "silu": F.silu,
+    "swiglu": lambda x: F.swiglu(x, x),
+    "dropout": lambda x: F.dropout(x, 0.5, np.random.default_rng(0)),
+    "layer_norm": F.layer_norm,
+    "rms_norm": lambda x: F.rms_norm(x, ones(4)),
+    "rotary": lambda x: F.rotary(x.reshape(1, 1, 3, 4), TABLE, TABLE),
+    "linear": lambda x: F.linear(x, ones(5, 4)),
+    "feed_forward": lambda x: F.feed_forward(x, ones(8, 4), None, ones(4, 8), None),
+    "attention": lambda x: F.attention(*[x.reshape(1, 1, 3, 4)] * 3),
+    "self_attention": lambda x: F.self_attention(x.reshape(2, 2, 3), 1, BOUNDS),
+    "embedding": lambda x: F.embedding(x, [0]),
+    "cross_entropy": lambda x: F.cross_entropy(x, [0, 1, 2]),
+    "linear_cross_entropy": lambda x: F.linear_cross_entropy(x, ones(5, 4), [0, 1, 2]),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.float16, np.bool_, np.complex64])
+@pytest.mark.parametrize("name", OF_NUMBERS)
+def test_other_types_than_the_kernels_compute_in_are_named(name: str, dtype: Any) -> None:
+    with pytest.raises(InputError, match=rf"^{name} takes float32.* this is {np.dtype(dtype)} "):
+        OF_NUMBERS[name](ones(3, 4, dtype=dtype))
+
+
+@pytest.mark.parametrize("axis", [0, -1, (0,), np.int64(1), (np.int64(0), 1), None])
+def test_axes_may_be_any_whole_numbers(axis: Any) -> None:
+    x = Tensor(np.arange(6.0).reshape(2, 3), requires_grad=True)
+    for name in ("sum", "mean", "max"):
+        expected = getattr(x.array, name)(axis)
+        np.testing.assert_allclose(getattr(x, name)(axis).array, expected, rtol=1e-15)
+
+
+def test_a_number_may_be_reduced_over_its_first_axis_as_in_numpy() -> None:
+    x = Tensor(3.0, requires_grad=True)
+    (x.sum(0) + x.mean(0) + x.max(-1)).backward()
+    assert x.grad == 3
+    with pytest.raises(np.exceptions.AxisError):
+        x.sum(axis=1)
+
+
+def test_a_plain_number_takes_the_dtype_of_a_bfloat16_tensor() -> None:
+    x = Tensor(np.ones(3, BFLOAT16))
+    assert (x + 1.0).dtype == (2 * x).dtype == BFLOAT16
 
 
 @pytest.mark.parametrize(("call", "words"), MISFITS)

@@ -14,7 +14,7 @@ from minillm.errors import InputError
 from minillm.jit import disabled
 from minillm.kernels import blocking, few_rows, matmul
 from minillm.kernels.bfloat16 import raw
-from minillm.kernels.epilogue import fitted
+from minillm.kernels.epilogue import epilogue, fitted
 from minillm.kernels.processor import WORD
 from minillm.kernels.tile import tile
 
@@ -114,6 +114,12 @@ def test_rounds_float32_to_bfloat16_when_told(M):
     np.testing.assert_array_equal(result, matmul.product(*half))
     check(matmul.product(a, half[1]), *half)
     check(matmul.product_reference(a, b, True), *half)
+
+
+def test_what_is_added_has_no_end():
+    a, out = np.ones((2, 2)), np.zeros((2, 2))
+    with pytest.raises(InputError, match="no end of its own"):
+        matmul.product(a, a, out, accumulate=True, end=epilogue(np.ones(2)))
 
 
 @pytest.mark.parametrize("bfloat16", [False, True])
