@@ -301,8 +301,8 @@ def _take_any_layout(dispatcher: Any, reads: tuple[str, ...], writes: tuple[str,
 def _keep_on_disk(dispatcher: Any, mark: Marked, suffix: str = "") -> None:
     """Give `dispatcher` a cache on disk that knows all of the source files it was made from.
 
-    It keeps nothing where one of them was edited since it was imported: the code would be the old
-    one, under a stamp of the new text.
+    It keeps nothing where one of them is no file, as in a session at the prompt, or was edited since
+    it was imported: the code would be the old one, under a stamp of the new text.
     """
     if not hasattr(dispatcher, "enable_caching"):
         return
@@ -313,7 +313,8 @@ def _keep_on_disk(dispatcher: Any, mark: Marked, suffix: str = "") -> None:
             room = mark.function.__module__.rpartition(".")[2]
             on_compile(f"{room}.{mark.__name__}", kept)
 
-    if any(_changed(file) != _imported[file] for part in mark.parts for file in part.files):
+    files = {file for part in mark.parts for file in part.files}
+    if not all(_changed(file) == _imported[file] != 0 for file in files):
         dispatcher._cache = kernel_cache.NoCache(compiling)
     else:
         stamp = _stamp(mark.parts)
