@@ -301,8 +301,8 @@ def _take_any_layout(dispatcher: Any, reads: tuple[str, ...], writes: tuple[str,
 def _keep_on_disk(dispatcher: Any, mark: Marked, suffix: str = "") -> None:
     """Give `dispatcher` a cache on disk that knows all of the source files it was made from.
 
-    It keeps nothing where one of them is no file, as in a session at the prompt, or was edited since
-    it was imported: the code would be the old one, under a stamp of the new text.
+    It keeps nothing where one of them is no file, as at Python's prompt, or was edited since it was
+    imported: the code would be the old one, under a stamp of the new text.
     """
     if not hasattr(dispatcher, "enable_caching"):
         return
