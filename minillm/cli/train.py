@@ -10,13 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from minillm import tokenizer
 from minillm.cli import settings
 from minillm.cli.ahead import compiled_ahead
 from minillm.cli.plan import SECTIONS, Plan, differences, of_recipe, of_run
 from minillm.data.batches import Batches, BatchSource, PackedBatches
-from minillm.data.reading import read_documents
-from minillm.data.shards import INDEX, TokenDataset
 from minillm.errors import InputError
 from minillm.inference.generate import generate
 from minillm.lens.profile import ceilings
@@ -28,7 +25,7 @@ from minillm.training.checkpoint import RunFolder
 from minillm.training.config import TrainConfig
 from minillm.training.loop import Result, train
 from minillm.training.metrics import token_lengths
-from minillm.training.prepare import SPLITS, prepare, source_of, start_of_text
+from minillm.training.prepare import prepare, start_of_text
 from minillm.training.progress import duration, reporter
 
 RUNS = Path("runs")
@@ -84,7 +81,8 @@ def run(arguments: argparse.Namespace) -> int:
         ready = prepare(folder, plan.data, plan.tokenizer, report.say)
         kernels.wait()
         config = plan.model_for(ready.train.vocab_size)
-        batches = _batches(plan, ready.train)
+        served = PackedBatches if plan.data.packing else Batches
+        batches = served(ready.train, plan.train.batch_size, config.block_size, plan.train.seed)
         model = registry.build(config, np.random.default_rng(plan.train.seed))
         model.recompute = plan.train.recompute
         report.say(_about(model, plan.train, folder))
@@ -125,7 +123,7 @@ def _find(arguments: argparse.Namespace) -> tuple[RunFolder, Plan, bool]:
         return folder, of_run(folder, flags), True
     _check_free(folder)
     plan = Plan.read(recipe | flags)
-    _check_input(plan, folder)
+    _check_apart(plan, folder)
     return folder, plan, False
 
 
@@ -167,36 +165,14 @@ def _check_free(folder: RunFolder) -> None:
         raise InputError(f"{folder.path} is not empty and holds no run; choose another with --out")
 
 
-def _check_input(plan: Plan, folder: RunFolder) -> None:
-    """See that a new run can read its input: it begins by forgetting what an earlier one made."""
-    source = source_of(plan.data)
-    shards = (source / INDEX).exists()
-    if plan.data.packing and not shards:
-        raise InputError(
-            f"{source} holds no token shards, which data.packing needs; `minillm data build`"
-            " makes some"
-        )
-    if not folder.exists():
-        return  # nothing to lose
+def _check_apart(plan: Plan, folder: RunFolder) -> None:
+    """See that a new run does not replace what it is to be made from."""
     for path in filter(None, (plan.data.path, plan.tokenizer.path)):
-        if Path(path).resolve().is_relative_to(folder.path.resolve()):
+        if folder.exists() and Path(path).resolve().is_relative_to(folder.path.resolve()):
             raise InputError(
                 f"{path} is of the run {folder.path}, which a new one would replace; choose another"
                 " folder with --out"
             )
-    if shards:
-        data = TokenDataset(source, SPLITS[0])
-        plan.model_for(data.vocab_size)
-        _batches(plan, data)
-    else:
-        read_documents([source])
-    if plan.tokenizer.path:
-        tokenizer.load(plan.tokenizer.path)
-
-
-def _batches(plan: Plan, data: TokenDataset) -> BatchSource:
-    served = PackedBatches if plan.data.packing else Batches
-    return served(data, plan.train.batch_size, plan.model.block_size, plan.train.seed)
 
 
 # ---------------------------------------------------------------------------------- what is shown

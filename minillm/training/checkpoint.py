@@ -33,7 +33,7 @@ from typing import Any
 
 from minillm import files, tokenizer
 from minillm.data.shards import INDEX
-from minillm.errors import CheckpointError, InputError
+from minillm.errors import CheckpointError, MiniLLMError
 from minillm.models import registry
 from minillm.models.base import LanguageModel
 from minillm.tokenizer import Tokenizer
@@ -108,6 +108,7 @@ class RunFolder:
         self.metrics_file = self.path / "metrics.jsonl"
         self.data = self.path / "data"
         self.checkpoint_folder = self.path / "checkpoints"
+        self._earlier = self.path / ".earlier.tmp"  # what a start before this one had prepared
 
     def exists(self) -> bool:
         """Whether a run has been started here."""
@@ -117,8 +118,9 @@ class RunFolder:
     def writing(self) -> Iterator[None]:
         """Make the folder, keep other writers out of it, and sweep up after a killed one.
 
-        A folder that was empty, or not there, is so again after an `InputError`: text that cannot
-        be used leaves nothing behind. Raises `InputError` where another process holds the folder.
+        After an error of ours, before the first checkpoint, it is as it was: text that cannot be used
+        leaves nothing behind, and takes nothing that an earlier start has prepared with it. Raises
+        `InputError` where another process holds the folder.
         """
         missing = [path for path in (self.path, *self.path.parents) if not path.exists()]
         empty = bool(missing) or not any(self.path.iterdir())
@@ -128,25 +130,44 @@ class RunFolder:
                 files.delete(leftover)
             try:
                 yield
-            except InputError:
-                if empty and not any(self.path.glob("**/checkpoints/step-*")):
-                    for inside in self.path.iterdir():
+            except MiniLLMError:
+                if not any(self.path.glob("**/checkpoints/step-*")):
+                    self._put_back()
+                    for inside in self.path.iterdir() if empty else ():
                         files.delete(inside)
                     for folder in missing:
                         folder.rmdir()
                 raise
+            finally:
+                files.delete(self._earlier)
 
     # ------------------------------------------------------------------ settings
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Start a run with these settings: {"model": {...}, "train": {...}, ...}.
 
-        Tokenizer and data of an earlier start that never came to a checkpoint are forgotten.
+        Tokenizer and data of an earlier start that never came to a checkpoint are set aside, and
+        forgotten when `writing` ends well.
         """
         if self.exists():
-            files.delete(self.data)
-            files.delete(self.tokenizer_file)
+            files.delete(self._earlier)
+            self._earlier.mkdir()
+            for path in self._prepared():
+                path.rename(self._earlier / path.name)
         files.write_text(self.config_file, json.dumps({"version": 1, **settings}, indent=2) + "\n")
+
+    def _prepared(self) -> list[Path]:
+        """What a start writes before it trains, as far as it is there."""
+        written = (self.config_file, self.tokenizer_file, self.data)
+        return [path for path in written if path.exists()]
+
+    def _put_back(self) -> None:
+        """Undo `begin`, where it has set something aside."""
+        if self._earlier.exists():
+            for path in self._prepared():
+                files.delete(path)
+            for path in self._earlier.iterdir():
+                path.rename(self.path / path.name)
 
     def read_config(self) -> dict[str, Any]:
         """The settings that the run was started with."""

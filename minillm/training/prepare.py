@@ -47,11 +47,18 @@ def prepare(
     used where it lies; a `tokenizer.json` in it is taken over. `say` is told what happens. Raises
     `InputError` for text that is missing, empty, or not UTF-8.
     """
-    source = source_of(data)
+    if not data.path:
+        raise InputError("nothing to train on: set data.path to a text file, a folder, or shards")
+    source = Path(data.path)
     if (source / INDEX).exists():
         return _from_shards(run, source, settings)
     if not (run.data / INDEX).exists() or not set(SPLITS) <= read_index(run.data)["splits"].keys():
         documents = read_documents([source])
+        if data.packing:
+            raise InputError(
+                f"{source} is text, but data.packing needs token shards; `minillm data build` makes"
+                " some"
+            )
         size = sum(len(document.text) for document in documents)
         found = f"{counted(len(documents), 'document')}, {counted(size, 'character')}"
         say(f"read {found}, from {source}")
@@ -61,13 +68,6 @@ def prepare(
             count = write_tokens(run.data, split, _encoded(made, side), made.vocab_size)
             say(f"{split}: {counted(count, 'token')}")
     return _open(run, run.data)
-
-
-def source_of(data: DataConfig) -> Path:
-    """Where the text or the shards are; raises `InputError` where nobody has said it."""
-    if not data.path:
-        raise InputError("nothing to train on: set data.path to a text file, a folder, or shards")
-    return Path(data.path)
 
 
 def start_of_text(made: Tokenizer) -> int:

@@ -65,7 +65,7 @@ def test_a_model_trains_on_whole_documents_packed_in_rows(folder, capsys):
     train[3] = folder / "other"
     status, _, err = run(capsys, *train, "--data.path", folder / "plain.txt")
     assert status == 2
-    assert "plain.txt holds no token shards, which data.packing needs" in err
+    assert "plain.txt is text, but data.packing needs token shards" in err
     assert err.count("\n") == 1
 
 

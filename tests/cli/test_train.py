@@ -159,26 +159,34 @@ def test_input_that_is_wrong_takes_nothing_of_an_earlier_start_with_it(place, ca
     before = {path: path.read_bytes() for path in files}
     (place / "empty").mkdir()
     (place / "odd.txt").write_bytes(b"\xff\xff")
-    shutil.copytree("runs/mine/data", "cut")
-    (place / "cut" / "train-00000.bin").write_bytes(b"")
+    for name, file, content in [
+        ("cut", "train-00000.bin", b""),
+        ("short", "validation-00000.bin", b"\0"),
+        ("torn", "tokenizer.json", b"{"),
+        ("shards", "tokenizer.json", (place / "runs/mine/tokenizer.json").read_bytes()),
+    ]:
+        shutil.copytree("runs/mine/data", name)
+        (place / name / file).write_bytes(content)
     for message, data, *words in [
         ("nowhere.txt does not exist", "nowhere.txt"),
         ("nothing to train on", ""),
         ("no text in empty", "empty"),
         ("is not UTF-8 text", "odd.txt"),
         ("has 0 bytes, but its index says", "cut"),
+        ("has 1 bytes, but its index says", "short"),
+        ("torn/tokenizer.json", "torn"),
+        ("model.vocab_size is 2, but", "shards", "--model.vocab-size", "2"),
+        ("one context needs 3001", "shards", "--model.block-size", "3000"),
+        ("one context needs 3001", "input.txt", "--model.block-size", "3000"),
         ("cannot read tokenizer nowhere.json", "input.txt", "--tokenizer.path", "nowhere.json"),
-        ("input.txt holds no token shards", "input.txt", "--data.packing"),
+        ("input.txt is text, but data.packing needs token shards", "input.txt", "--data.packing"),
         ("runs/mine/data is of the run runs/mine", "runs/mine/data"),
         ("runs/mine/tokenizer.json is of the run runs/mine", "input.txt",
          "--tokenizer.path", "runs/mine/tokenizer.json"),
     ]:  # fmt: skip
         fails(capsys, message, *words, data=data)
-        assert {path: path.read_bytes() for path in files if path.exists()} == before, message
-    shutil.copytree("runs/mine/data", "shards")
-    fails(capsys, "model.vocab_size is 2, but", "--model.vocab-size", "2", data="shards")
-    fails(capsys, "one context needs 3001", "--model.block-size", "3000", data="shards")
-    assert {path: path.read_bytes() for path in files if path.exists()} == before
+        found = [path for path in (place / "runs/mine").rglob("*") if path.is_file()]
+        assert {path: path.read_bytes() for path in found} == before, message
     assert train(capsys)[0] == 0
 
 
