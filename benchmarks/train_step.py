@@ -50,7 +50,7 @@ def tokens(batch: int, length: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def settings(length: int, precision: str) -> tuple[GPTConfig, TrainConfig]:
-    """Of our model, and of how it is trained."""
+    """What our model is like, and how it is trained."""
     train = TrainConfig(
         lr=3e-4, schedule="constant", warmup=0, precision=precision, activations=precision
     )
@@ -120,12 +120,12 @@ class Child:
     def __init__(self, name: str, batch: int, length: int, **environment: str) -> None:
         self.name, self.seconds, self.peak, self.losses = name, [], 0, []
         self.faults: list[int] = []
-        us, given, env = [sys.executable, __file__], [name, str(batch), str(length)], os.environ
+        command, given = [sys.executable, __file__], [name, str(batch), str(length)]
         if name in OURS:
-            subprocess.run([*us, "--compile", *given], check=True)
+            subprocess.run([*command, "--compile", *given], check=True)
         self.process = subprocess.Popen(
-            [*us, "--serve", *given], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            env={**env, **environment}, text=True,
+            [*command, "--serve", *given], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            env={**os.environ, **environment}, text=True,
         )  # fmt: skip
 
     def step(self, count: bool) -> None:

@@ -3,7 +3,8 @@
     python examples/11_profiling.py
 
 `minillm train ... --profile` prints these tables for any run. Here a small GPT is measured, then
-one of its products alone: what a row says, how it comes about, and what it leaves out.
+one of its products alone: what a row says and how it comes about. What is in no kernel, Python and
+NumPy's own arithmetic, has the row "between kernels".
 """
 
 import json
@@ -53,9 +54,12 @@ with profile() as seen:
 operations = 2 * B * T * 128 * 512  # a multiplication and an addition for each pair of numbers
 moved = 4 * (x.size + weight.size + B * T * 512)  # bytes: what goes in and what comes out, once
 assert (row["flops"], row["traffic"]) == (operations, moved)
-print(f"A linear layer: {operations:,} operations, {moved:,} bytes, {operations / moved:.0f} for each"
-      f" byte.\nAdamW does a dozen for 28 bytes. While memory brings a byte, this machine does"
-      f" {machine.flops / machine.bandwidth:.1f}:\nthe layer waits for arithmetic, AdamW for memory.\n")  # fmt: skip
+per_byte = machine.flops / machine.bandwidth
+print(f"A linear layer: {operations:,} operations on {moved:,} bytes, {operations / moved:.0f} for each"
+      " byte.\nAdamW: a dozen operations on a number and 28 bytes, less than one for each byte.\n"
+      f"While memory brings one byte, this machine does {per_byte:.1f} operations. What has more waits"
+      " for arithmetic,\nwhat has less waits for memory, or for Python where arrays are as small as"
+      " these.\n")  # fmt: skip
 
 # -------------------------------------------------------------------------------- memory, a trace
 

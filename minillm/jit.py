@@ -314,7 +314,7 @@ def _keep_on_disk(dispatcher: Any, mark: Marked, suffix: str = "") -> None:
             on_compile(f"{room}.{mark.__name__}", kept)
 
     files = {file for part in mark.parts for file in part.files}
-    if not all(_changed(file) == _imported[file] != 0 for file in files):
+    if any(_imported[file] == 0 or _changed(file) != _imported[file] for file in files):
         dispatcher._cache = kernel_cache.NoCache(compiling)
     else:
         stamp = _stamp(mark.parts)
@@ -324,8 +324,8 @@ def _keep_on_disk(dispatcher: Any, mark: Marked, suffix: str = "") -> None:
 def is_missing_on_disk(function: Any) -> bool:
     """Whether code of a marked function could be on disk, but no earlier run has left any."""
     kernel = function.compiled() if isinstance(function, Marked) else function
-    cache = getattr(kernel, "_cache", None)
-    return cache is not None and cache.is_empty()
+    kept = getattr(kernel, "_cache", None)
+    return kept is not None and kept.is_empty()
 
 
 def _stamp(parts: set[Marked]) -> str:

@@ -18,9 +18,9 @@ Compiling = Callable[[bool], None]
 
 
 def kept(function: Any, stamp: str, suffix: str, compiling: Compiling) -> KernelCache | NoCache:
-    """A cache for `function`, whose files' names end in `suffix`.
+    """A cache for `function`, or none where no directory can be written.
 
-    It keeps nothing where no directory can be written.
+    `suffix` tells its files from those of another cache for the same function.
     """
     try:
         return KernelCache(function, stamp, suffix, compiling)
@@ -51,7 +51,7 @@ class KernelCache(FunctionCache):
     def load_overload(self, signature: Any, target: Any) -> Any:
         found = super().load_overload(signature, target)
         if found is None:
-            self._compiling(True)
+            self._compiling(self._enabled)
         return found
 
     def save_overload(self, signature: Any, data: Any) -> None:

@@ -10,8 +10,8 @@ from minillm import backend
 from minillm.backend import Array
 from minillm.errors import InputError
 from minillm.kernels.bfloat16 import BFLOAT16
+from minillm.kernels.matmul import FLOAT32, FLOAT64
 
-FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 FLOATS = (FLOAT32, FLOAT64)
 
 
@@ -88,7 +88,7 @@ def check_numbers(op: str, *given: Array, along_axis: bool = False, stored: bool
     for x in given:
         if x.dtype not in FLOATS and not (stored and x.dtype == BFLOAT16):
             known = "float32, float64 or bfloat16" if stored else "float32 or float64"
-            raise InputError(f"{op} takes {known}, but this is {x.dtype} {x.shape}")
+            raise InputError(f"{op} takes {known}; convert this {x.dtype} {x.shape}, with astype")
         if along_axis and x.ndim == 0:
             raise InputError(f"{op} works along an axis, and a single number has none")
 
@@ -108,24 +108,24 @@ def check_linear(
     check_numbers(op, x, weight, stored=True)
     if weight.ndim != 2 or x.ndim == 0 or x.shape[-1] != weight.shape[1]:
         raise InputError(
-            f"{op} takes x (..., K) and weight (N, K), but x is {x.shape}"
-            f" and weight {weight.shape}"
+            f"{op} takes x (..., K) and weight (N, K), but x is {x.shape} and weight {weight.shape}"
         )
     if x.dtype != weight.dtype and FLOAT64 in (x.dtype, weight.dtype):
         raise InputError(f"{op} of {x.dtype} with a weight of {weight.dtype}; convert one of them")
     dtype = FLOAT64 if x.dtype == FLOAT64 else FLOAT32
-    _check_added(op, dtype, (*x.shape[:-1], len(weight)), bias=bias, residual=residual)
+    out = (*x.shape[:-1], len(weight))
+    _check_added(op, "bias", bias, dtype, out[-1:])
+    _check_added(op, "residual", residual, dtype, out)
 
 
-def _check_added(op: str, dtype: np.dtype, out: tuple[int, ...], **given: Array | None) -> None:
-    """Raise `InputError` unless a bias is as long as a row of the output, a residual as large."""
-    for name, array in given.items():
-        shape = out if name == "residual" else out[-1:]
-        if array is not None and (array.shape != shape or array.dtype != dtype):
-            raise InputError(
-                f"{op} takes a {name} of {dtype} {shape} here, but it is {array.dtype}"
-                f" {array.shape}"
-            )
+def _check_added(
+    op: str, name: str, array: Array | None, dtype: np.dtype, shape: tuple[int, ...]
+) -> None:
+    """Raise `InputError` unless what is added to an output is of its dtype, and of this shape."""
+    if array is not None and (array.shape != shape or array.dtype != dtype):
+        raise InputError(
+            f"{op} takes a {name} of {dtype} {shape} here, but it is {array.dtype} {array.shape}"
+        )
 
 
 def check_feed_forward(
@@ -147,7 +147,8 @@ def check_feed_forward(
     if (up_bias is None) != (down_bias is None):
         raise InputError("feed_forward takes a bias for both of its products, or for neither")
     out = (*x.shape[:-1], len(down))
-    _check_added("feed_forward", up.dtype, out, down_bias=down_bias, residual=residual)
+    _check_added("feed_forward", "down_bias", down_bias, up.dtype, out[-1:])
+    _check_added("feed_forward", "residual", residual, up.dtype, out)
 
 
 def check_same(op: str, **given: Array) -> None:

@@ -3,9 +3,9 @@
 Every function here has the same three steps. It unwraps its tensors to arrays and calls the
 kernel's forward; it defines a local `backward(dout)`, a breakpoint away from `loss.backward()`,
 which closes over the arrays it needs; it records the result with that function. The mathematics
-stands in the kernel's file of the same name. Arrays are float32 or float64, all of one dtype (what
-may be stored in bfloat16 beside float32 says so); each function raises `InputError` for others, and
-for shapes that do not fit.
+stands in the kernel's file of the same name. Tensors are float32 or float64, all of one dtype (what
+may be stored in bfloat16 beside float32 says so): functions with a kernel of their name raise
+`InputError` for others, and for shapes that do not fit. The rest follow NumPy.
 
 Usually imported as `import minillm.autograd.functional as F`. Shapes: B batch, T time, S keys,
 C channels, H query heads, G key/value heads, D head size, V vocabulary, N rows.

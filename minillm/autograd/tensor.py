@@ -211,11 +211,7 @@ def record(
     "output", "both" or "nothing". `guard` is that of a parent whose memory `array` shares.
     """
     out = _fill(_blank(Tensor), array, op, guard)
-    needed = False
-    for parent in parents:
-        if parent.requires_grad:
-            needed = True
-    if needed and mode.recording:
+    if mode.recording and any(parent.requires_grad for parent in parents):
         out.parents, out.requires_grad, out._backward = parents, True, backward
         if saves == "inputs":
             out._holds = [guard_of(parent).pin(op, parent.array) for parent in parents]

@@ -20,7 +20,7 @@ import inspect
 import re
 import tomllib
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -215,7 +215,9 @@ def describe(sections: Mapping[str, type]) -> str:
     return "\n".join(lines[1:])
 
 
-def nearest_setting(name: str, known: Iterable[str], listed: Iterable[str] | None = None) -> str:
+def nearest_setting(
+    name: str, known: Collection[str], listed: Collection[str] | None = None
+) -> str:
     """The end of a sentence about a setting, or a flag, that is not among those `known`.
 
     One of the same name in another section is nearest of all. `listed` as for `errors.nearest`.

@@ -215,8 +215,8 @@ def _forward_tasks(q, k, v, like, first, last, scale, out, lse, workers, cut):
 def _forward_worker(q, k, v, like, seen, scale, out, lse, worker, tickets, cut):
     """Task after task, as they are shared out, in the same scratch memory.
 
-    That is of the shapes it is made with: `room` keys and values (S and more) of `depth` or `width`
-    numbers (D and more), `size` queries, and scores of cut.keys keys of each; `_t` lies transposed.
+    The scratch: `room` keys and values, S rounded up, of `depth` numbers, D rounded up to rows of a
+    tile; a tile of `size` queries and its sums, transposed (`_t`); the scores of cut.keys keys.
     """
     B, G, S, D = k.shape
     low, high, ranges = seen
@@ -290,7 +290,8 @@ def _backward_tasks(dout, q, k, v, out, lse, like, first, last, scale, dq, dk, d
 def _backward_worker(dout, q, k, v, out, lse, like, seen, scale, dq, dk, dv, worker, tickets, cut):
     """As `_forward_worker`, with dq (B, T, H, D) and dk, dv (parts, B, G, S, D).
 
-    Rows of keys are `depth` wide where they are the rows of a tile, `width` where its columns.
+    The scratch is the forward's, and the same for gradients; dkeys, dvalues, queries and douts are
+    `width` numbers wide, D rounded up to columns of a tile.
     """
     B, G, S, D = k.shape
     low, high, ranges = seen

@@ -9,7 +9,7 @@ part of d along n, because stretching a row changes nothing:
 
     dx_c = rstd (d_c - n_c (1/C) sum_k d_k n_k),      dweight_c = sum over rows of dout_c n_c
 
-Shapes: x, out, dout, dx (..., C); weight (C,) or None; rstd (...). Source: Zhang and Sennrich 2019,
+Shapes: x, out, dout, dx (..., C); weight (C,); rstd (...). Source: Zhang and Sennrich 2019,
 "Root mean square layer normalization", equation 4.
 """
 

@@ -14,8 +14,8 @@ outside all kernels, in Python and in NumPy's own arithmetic, is the row "betwee
 profile's own work is in no row: its clock stands still meanwhile.
 
 The work of a kernel is counted from its arguments: floating-point operations for the products, and
-for every kernel the bytes that it has to read and to write at least once. A kernel that moves more
-of them in a second than memory can found them in a cache.
+for every kernel the bytes that it has to read and to write at least once. Where a kernel seems
+faster than memory, it has found some of them in a cache.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Event:
     traffic: int
     depth: int  # 0: called by the step; 1 and more: called by another kernel
     grown: int = 0  # memory held after the call minus before
-    peak: int = 0  # most memory held during the call
+    peak: int = 0  # most memory held during the call, for those inside: since the outer one began
 
 
 @dataclass
@@ -171,7 +171,7 @@ def _wrapped(
 
     def call(*arguments: Any, **named: Any) -> Any:
         called = clock.now()
-        before = _traced(seen.memory, reset=True)[0]
+        before = _traced(seen.memory, reset=depth[0] == 0)[0]  # else the outer call's peak is lost
         depth[0] += 1
         clock.stand_still_since(called)
         try:
@@ -181,8 +181,9 @@ def _wrapped(
             done = clock.now()
             depth[0] -= 1
         held, peak = _traced(seen.memory, reset=False)
-        given = signature.bind(*arguments, **named).args
-        work, moved = flops(*given), traffic(result, *given)
+        bound = signature.bind(*arguments, **named)
+        bound.apply_defaults()
+        work, moved = flops(*bound.args), traffic(result, *bound.args)
         seen.events.append(
             Event(name, called, done - called, work, moved, depth[0], held - before, peak)
         )
@@ -239,18 +240,20 @@ def _attention_flops(products: int, q: Any, first: Any, last: Any) -> float:
 
 _FLOPS: dict[str, Callable[..., float]] = {
     "linear.forward": _linear_flops,
-    "linear.backward": lambda dout, x, weight, with_bias, wanted=(True, True): (
+    "linear.backward": lambda dout, x, weight, with_bias, wanted: (
         sum(wanted) * _linear_flops(x, weight)
     ),
     "feed_forward.forward": lambda x, up, *_: 2 * _linear_flops(x, up),
-    "feed_forward.backward": lambda dout, x, u, up, *_: 4 * _linear_flops(x, up),
+    "feed_forward.backward": lambda dout, x, u, up, down, with_bias, approximate, wanted, spend: (
+        (sum(wanted) + any(wanted[:2])) * _linear_flops(x, up)  # x and up need that of u
+    ),
     "matmul.forward": _matmul_flops,
-    "matmul.backward": lambda dout, a, b, wanted=(True, True): sum(wanted) * _matmul_flops(a, b),
+    "matmul.backward": lambda dout, a, b, wanted: sum(wanted) * _matmul_flops(a, b),
     "attention.forward": lambda q, k, v, first, last, *_: _attention_flops(2, q, first, last),
     "attention.backward": lambda dout, q, k, v, out, lse, first, last, *_: _attention_flops(
         5, q, first, last
     ),
-    "linear_cross_entropy.forward": lambda x, weight, targets, scale, wanted=(True, True): (
+    "linear_cross_entropy.forward": lambda x, weight, targets, scale, wanted: (
         _linear_flops(x, weight) * (1 + sum(wanted))
     ),
 }

@@ -118,9 +118,9 @@ class RunFolder:
     def writing(self) -> Iterator[None]:
         """Make the folder, keep other writers out of it, and sweep up after a killed one.
 
-        After an error of ours, before the first checkpoint, it is as it was: text that cannot be used
-        leaves nothing behind, and takes nothing that an earlier start has prepared with it. Raises
-        `InputError` where another process holds the folder.
+        After an error of ours, before the first checkpoint, it is as it was: text that cannot be
+        used leaves nothing behind, and takes nothing that an earlier start has prepared with it.
+        Raises `InputError` where another process holds the folder.
         """
         missing = [path for path in (self.path, *self.path.parents) if not path.exists()]
         empty = bool(missing) or not any(self.path.iterdir())

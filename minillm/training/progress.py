@@ -15,7 +15,7 @@ from typing import Any, Self
 from minillm import jit
 
 PLAIN_SECONDS = 5.0  # at least this long between two plain lines
-NOT_KEPT = "every run does this, as they cannot be kept (NUMBA_CACHE_DIR names a place for them)"
+NOT_KEPT = "they cannot be kept for later runs here (NUMBA_CACHE_DIR can name another place)"
 
 
 class Reporter:

@@ -77,6 +77,18 @@ def test_other_fastmath_flags_compile_again(path, monkeypatch):
     assert compiled == [("doubling.double", True)] * 3
 
 
+def test_a_full_disk_is_told_of_from_the_second_kernel_on(path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    kept = []
+    monkeypatch.setattr(jit, "on_compile", lambda _, will_be_kept: kept.append(will_be_kept))
+    monkeypatch.setattr(IndexDataCacheFile, "_save_data", full)
+    double = fresh(path)
+    assert (double(1.0), double(1), double(np.float32(1))) == (2, 2, 2)
+    assert kept == [True, False, False]
+
+
 WITH_OPTIONS = """
 import os
 from minillm.jit import jit
