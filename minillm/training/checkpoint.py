@@ -33,12 +33,15 @@ from typing import Any
 
 from minillm import files, tokenizer
 from minillm.data.shards import INDEX
-from minillm.errors import CheckpointError, MiniLLMError
+from minillm.errors import CheckpointError, InputError, MiniLLMError
 from minillm.models import registry
 from minillm.models.base import LanguageModel
 from minillm.tokenizer import Tokenizer
 from minillm.training.optimizer import AdamW
 from minillm.training.stored import check_arrays, explaining, read_arrays, read_json, write_arrays
+
+STATE = "state.json"
+REPLACED = ".replaced.tmp"  # at the end of a checkpoint's name while another takes its place
 
 
 @dataclass(frozen=True)
@@ -49,16 +52,18 @@ class Checkpoint:
 
     @property
     def step(self) -> int:
-        """Updates that had been made."""
-        return int(self.path.name.removeprefix("step-"))
+        """Updates that had been made: in the folder's name, or for a renamed copy in the state."""
+        name = self.path.name.removeprefix("step-")
+        return int(name if name.isdigit() else self.state["step"])
 
     @cached_property
     def state(self) -> dict[str, Any]:
         """The content of `state.json`. Raises `CheckpointError` where that is damaged."""
-        path = self.path / "state.json"
+        path = self.path / STATE
         state = read_json(path)
-        loss = state.get("validation_loss")
-        if not isinstance(state.get("model"), dict) or not isinstance(loss, float | int | None):
+        loss, step = state.get("validation_loss"), state.get("step")
+        numbers = isinstance(loss, float | int | None) and isinstance(step, int)
+        if not isinstance(state.get("model"), dict) or not numbers:
             raise CheckpointError(f"{path} is damaged: it does not describe a checkpoint")
         return state
 
@@ -126,12 +131,12 @@ class RunFolder:
         empty = bool(missing) or not any(self.path.iterdir())
         self.path.mkdir(parents=True, exist_ok=True)
         with files.locked(self.path):
-            for leftover in sorted(self.path.glob("**/.*.tmp")):
-                files.delete(leftover)
+            self._sweep()
             try:
                 yield
             except MiniLLMError:
-                if not any(self.path.glob("**/checkpoints/step-*")):
+                trained = any(self.path.glob("**/checkpoints/step-*")) or self.metrics_file.exists()
+                if not trained:
                     self._put_back()
                     for inside in self.path.iterdir() if empty else ():
                         files.delete(inside)
@@ -141,14 +146,31 @@ class RunFolder:
             finally:
                 files.delete(self._earlier)
 
+    def _sweep(self) -> None:
+        """Remove what a killed writer has left half done; runs inside this one have their own."""
+        self._bring_back()
+        inside = {config.parent for config in self.path.glob("*/**/config.json")}
+        for leftover in sorted(self.path.glob("**/.*.tmp")):
+            if not inside & set(leftover.parents):
+                files.delete(leftover)
+
+    def _bring_back(self) -> None:
+        """Put back checkpoints whose successor never came: the end was between two renamings."""
+        for replaced in self.checkpoint_folder.glob(f".*{REPLACED}"):
+            place = replaced.with_name(replaced.name[1:].removesuffix(REPLACED))
+            if not place.exists():
+                os.replace(replaced, place)
+
     # ------------------------------------------------------------------ settings
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Start a run with these settings: {"model": {...}, "train": {...}, ...}.
 
-        Tokenizer and data of an earlier start that never came to a checkpoint are set aside, and
-        forgotten when `writing` ends well.
+        What an earlier start that never came to a checkpoint has written is set aside, and is
+        forgotten when `writing` ends well. Raises `InputError` where there is a checkpoint.
         """
+        if (last := self.last()) is not None:
+            raise InputError(f"{self.path} holds a run at step {last.step}; choose another folder")
         if self.exists():
             files.delete(self._earlier)
             self._earlier.mkdir()
@@ -157,8 +179,8 @@ class RunFolder:
         files.write_text(self.config_file, json.dumps({"version": 1, **settings}, indent=2) + "\n")
 
     def _prepared(self) -> list[Path]:
-        """What a start writes before it trains, as far as it is there."""
-        written = (self.config_file, self.tokenizer_file, self.data)
+        """What a start writes before its first checkpoint, as far as it is there."""
+        written = (self.config_file, self.tokenizer_file, self.data, self.metrics_file)
         return [path for path in written if path.exists()]
 
     def _put_back(self) -> None:
@@ -259,13 +281,14 @@ class RunFolder:
             try:
                 for name, content in arrays.items():
                     write_arrays(temporary / name, content)
-                files.write_text(temporary / "state.json", json.dumps(state, indent=2) + "\n")
-                replaced = _set_aside(final)
+                files.write_text(temporary / STATE, json.dumps(state, indent=2) + "\n")
+                replaced = _set_aside(final, REPLACED)
                 os.replace(temporary, final)
                 files.flush(self.checkpoint_folder)  # the new one is there for good; others may go
                 files.delete(replaced)
             except BaseException:
                 files.delete(temporary)
+                self._bring_back()
                 raise
         self._prune(keep)
         return Checkpoint(final)
@@ -275,7 +298,7 @@ class RunFolder:
         best = self.best()
         for checkpoint in self.checkpoints():
             if checkpoint.path not in kept and (best is None or checkpoint.path != best.path):
-                files.delete(_set_aside(checkpoint.path))
+                files.delete(_set_aside(checkpoint.path, ".old.tmp"))
 
 
 @dataclass(frozen=True)
@@ -300,8 +323,9 @@ def load_run(
     holds no run, or its files are cut off.
     """
     path = Path(path)
-    if path.name.startswith("step-") or (path / "state.json").exists():
-        run, checkpoint = RunFolder(path.resolve().parent.parent), Checkpoint(path)
+    if not RunFolder(path).exists() and (path.name.startswith("step-") or (path / STATE).exists()):
+        path = path.resolve()
+        run, checkpoint = RunFolder(path.parent.parent), Checkpoint(path)
     else:
         run = RunFolder(path)
         run.read_config()
@@ -329,9 +353,9 @@ def _chosen(run: RunFolder, which: str) -> Checkpoint | None:
     return run.best() or run.last()
 
 
-def _set_aside(checkpoint: Path) -> Path:
+def _set_aside(checkpoint: Path, suffix: str) -> Path:
     """Hide a checkpoint that is to go, so that a half-deleted one is never taken for whole."""
-    doomed = checkpoint.with_name(f".{checkpoint.name}.old.tmp")
+    doomed = checkpoint.with_name(f".{checkpoint.name}{suffix}")
     files.delete(doomed)
     if checkpoint.exists():
         os.replace(checkpoint, doomed)

@@ -29,7 +29,7 @@ from minillm.models.base import LanguageModel
 from minillm.training.checkpoint import Checkpoint, RunFolder
 from minillm.training.config import TrainConfig
 from minillm.training.diagnose import DivergedError, first_bad, is_finite
-from minillm.training.metrics import MetricsLog, TextLoss, split_losses
+from minillm.training.metrics import MetricsLog, TextLoss, read_metrics, split_losses
 from minillm.training.optimizer import AdamW
 from minillm.training.peak import peak
 from minillm.training.progress import Reporter
@@ -109,23 +109,25 @@ class _Loop:
                 f"step {done} of {self.config.steps}: there is nothing left to train;"
                 " a larger train.steps goes on"
             )
+            self.model.eval()
             return Result(done, False, None, self.saved)
         log = None
         self.report.begin(done, self.config.steps)
         self.model.train()
         try:
-            log = MetricsLog(self.run.metrics_file, done) if self.run else None
             with StopRequest() as self.stop:
-                while done < self.config.steps and not self.stop.asked:
+                self._catch_up(done)
+                log = MetricsLog(self.run.metrics_file, done) if self.run else None
+                while done < self.config.steps and not (self.stop.asked or self.report.gone):
                     self._step(done)
                     done += 1
                     evaluation = self._evaluate(done)
                     if log:
                         log.write(self.line)
                     self.report.step(self.line)
-                    self._tell(done, evaluation)
                     if evaluation is not None or self._due(done, self.config.save_every):
                         self._save(done, evaluation)
+                    self._tell(done, evaluation)
                 if self.saved is None or self.saved.step != done:  # stopped between checkpoints
                     self._save(done, None)
         except OSError as error:  # a full disk, most likely
@@ -154,6 +156,21 @@ class _Loop:
             self.report.say(f"an older checkpoint is of no use and does not count: {damage}")
         self.saved.load(self.model, self.optimizer)
         return self.saved.step
+
+    def _catch_up(self, done: int) -> None:
+        """Make the evaluation that Ctrl-C has cut short after step `done`, where there was one."""
+        if self.saved is None or self.saved.validation_loss is not None:
+            return
+        evaluation = self._evaluate(done)
+        if self.run is None or evaluation is None:
+            return
+        found = read_metrics(self.run.metrics_file)
+        before = [line for line in found if line["step"] == done]
+        log = MetricsLog(self.run.metrics_file, done - 1)
+        log.write({"step": done, **(before[-1] if before else {}), **self.line})
+        log.close()
+        self._save(done, evaluation)
+        self._tell(done, evaluation)
 
     # ------------------------------------------------------------------ a step and what follows it
 
@@ -245,9 +262,10 @@ class _Loop:
 
 
 class StopRequest:
-    """Ctrl-C, or a polite `kill`, asks the loop to stop after the step at hand.
+    """Ctrl-C, a polite `kill` or a closed terminal asks the loop to stop after the step at hand.
 
-    A second Ctrl-C interrupts at once, as it usually would.
+    A second Ctrl-C interrupts at once, as it usually would. What `nohup` has started does not hear
+    of terminals.
     """
 
     def __init__(self) -> None:
@@ -256,7 +274,10 @@ class StopRequest:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():  # only it may set handlers
-            for number in (signal.SIGINT, signal.SIGTERM):
+            asking: list[int] = [signal.SIGINT, signal.SIGTERM]
+            if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+                asking.append(signal.SIGHUP)
+            for number in asking:
                 self._previous[number] = signal.signal(number, self._ask)
         return self
 
@@ -268,7 +289,8 @@ class StopRequest:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-        os.write(2, b"\nfinishing this step; press Ctrl-C again to stop at once\n")  # safe anywhere
+        with contextlib.suppress(OSError):  # the terminal may be what has gone
+            os.write(2, b"\nfinishing this step; press Ctrl-C again to stop at once\n")  # safe here
 
 
 def _figures(text: TextLoss) -> dict[str, Any]:

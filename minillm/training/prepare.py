@@ -89,6 +89,12 @@ def _from_shards(run: RunFolder, folder: Path, settings: TokenizerConfig) -> Pre
 
 def _open(run: RunFolder, folder: Path) -> Prepared:
     made = tokenizer.load(run.tokenizer_file) if run.tokenizer_file.exists() else None
+    training = TokenDataset(folder, SPLITS[0])
+    if made is not None and made.vocab_size != training.vocab_size:
+        raise InputError(
+            f"the tokenizer has {made.vocab_size:,} tokens, but the shards in {folder} were written"
+            f" with {training.vocab_size:,}; give the one that they were written with"
+        )
     held_out = SPLITS[1] in read_index(folder)["splits"]
     validation = TokenDataset(folder, SPLITS[1]) if held_out else None
     if validation is not None and len(validation) < 2:
@@ -96,7 +102,7 @@ def _open(run: RunFolder, folder: Path) -> Prepared:
             f"the validation split has {counted(len(validation), 'token')}, too few to predict one;"
             " give more text or a larger data.validation"
         )
-    return Prepared(made, TokenDataset(folder, SPLITS[0]), validation)
+    return Prepared(made, training, validation)
 
 
 def _tokenizer(

@@ -19,9 +19,13 @@ NOT_KEPT = "they cannot be kept for later runs here (NUMBA_CACHE_DIR can name an
 
 
 class Reporter:
-    """Plain lines: the first step, the last, and one every few seconds."""
+    """Plain lines: the first step, the last, and one every few seconds.
+
+    `gone`: nobody can read them any more, as after `| head` or in a closed terminal.
+    """
 
     def __init__(self) -> None:
+        self.gone = False
         self.first = self.steps = 0
         self._started = self._printed = 0.0
         self._told = False
@@ -51,6 +55,12 @@ class Reporter:
 
     def say(self, text: str) -> None:
         """A line that stays."""
+        try:
+            self._print(text)
+        except OSError:
+            self.gone = True
+
+    def _print(self, text: str) -> None:
         print(text, flush=True)
 
     def compiling(self, kernel: str, kept: bool = True) -> None:
@@ -102,7 +112,7 @@ class BarReporter(Reporter):
     def status(self, text: str) -> None:
         self._bar.update(self._task, description=text or "training")
 
-    def say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self.console.print(text, markup=False)
 
     def compiling(self, kernel: str, kept: bool = True) -> None:

@@ -43,6 +43,7 @@ def update(
     """
     optimizer.zero_grad()
     seed_dropout(model, config.seed, step)
+    model.recompute = config.recompute
     with backend.precision(config.precision, config.activations):
         loss = accumulate(model, batch, config.micro_batch_size)
     norm = global_norm(optimizer.parameters.values())

@@ -3,7 +3,9 @@
 import contextlib
 import dataclasses
 import json
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from minillm.models import registry
 from minillm.tokenizer import CharTokenizer
 from minillm.training import stored
 from minillm.training.checkpoint import RunFolder, load_run
+from minillm.training.diagnose import DivergedError
 from minillm.training.optimizer import AdamW
 
 from . import small
@@ -276,6 +279,74 @@ def test_saving_a_step_again_replaces_it(tmp_path):
     model, _, info = load_run(run.path)
     assert info.checkpoint.validation_loss == 0.5
     assert small.bits(model) == small.bits(other)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_dying_while_a_step_is_saved_again_leaves_the_one_before(tmp_path, monkeypatch, killed):
+    run = saved(tmp_path / "run", [1.0])
+    place, real = run.last().path, os.replace
+
+    def dying(source, target):
+        if Path(target) == place and ".replaced" not in str(source):
+            raise KeyboardInterrupt
+        real(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "replace", dying)
+        if killed:  # nothing of ours runs any more
+            patch.setattr(RunFolder, "_bring_back", lambda self: None)
+        run.save(10, small.model(seed=5), validation_loss=0.5)
+    with run.writing():
+        assert run.last().validation_loss == 1.0
+        assert small.bits(load_run(run.path)[0]) == small.bits(small.model())
+
+
+def test_writing_leaves_the_files_of_a_run_inside_alone(tmp_path):
+    outer, inner = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "run" / "pretrained")
+    with inner.writing():
+        inner.begin({})
+        half = inner.path / "checkpoints" / ".step-00000005.tmp"
+        half.mkdir(parents=True)
+        with outer.writing():
+            assert half.exists()
+    with inner.writing():
+        assert not half.exists()
+
+
+@pytest.mark.parametrize("error", [InputError, CheckpointError, DivergedError])
+def test_an_error_puts_back_what_was_prepared_unless_steps_were_made(tmp_path, error):
+    run = RunFolder(tmp_path / "run")
+    with run.writing():
+        run.begin({"train": {"steps": 1}})
+        run.tokenizer_file.write_text("first")
+    for trained in (False, True):
+        with pytest.raises(error), run.writing():
+            run.begin({"train": {"steps": 2}})
+            assert not run.tokenizer_file.exists()
+            run.tokenizer_file.write_text("second")
+            if trained:
+                run.metrics_file.write_text("{}")
+            raise error("something of ours")
+        assert run.tokenizer_file.read_text() == ("second" if trained else "first")
+        assert run.read_config()["train"]["steps"] == 1 + trained
+        assert not list(run.path.glob(".*.tmp"))
+
+
+def test_a_run_with_a_checkpoint_is_not_begun_again(tmp_path):
+    run = saved(tmp_path / "run", [1.0])
+    with pytest.raises(InputError, match="holds a run at step 10"):
+        run.begin({})
+    assert run.last().step == 10
+
+
+def test_a_run_or_a_checkpoint_may_have_any_name(tmp_path, monkeypatch):
+    run = saved(tmp_path / "step-by-step", [1.0])
+    assert load_run(run.path)[2].checkpoint.step == 10
+    monkeypatch.chdir(run.last().path)
+    assert load_run(".")[2].run.path == run.path
+    copy = run.last().path.with_name("good")
+    shutil.copytree(run.last().path, copy)
+    assert load_run(copy)[2].checkpoint.step == 10
 
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 
 from minillm.data.batches import Batches
 from minillm.data.shards import TokenDataset
+from minillm.errors import InputError
 from minillm.training import loop, schedule
 from minillm.training.checkpoint import RunFolder
 from minillm.training.config import TrainConfig
@@ -102,12 +103,12 @@ def test_accumulated_pieces_train_as_the_batch_does(tmp_path, data):
 
 def test_recomputed_activations_train_to_the_same_bits(tmp_path, data, whole):
     model = small.model()
-    model.recompute = True
-    small.run(tmp_path / "run", data, 10, model)
+    small.run(tmp_path / "run", data, 10, model, recompute=True)
+    assert model.recompute
     assert small.bits(model) == small.bits(whole[1])
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ctrl_c_finishes_the_step_and_saves(tmp_path, data, whole, number):
     model = small.model()
     place = RunFolder(tmp_path / "run")
@@ -128,6 +129,68 @@ def test_ctrl_c_finishes_the_step_and_saves(tmp_path, data, whole, number):
     assert signal.getsignal(number) is before
     model, _ = small.run(tmp_path / "run", data, 10)
     assert small.bits(model) == small.bits(whole[1])
+
+
+def test_what_nohup_has_started_does_not_hear_that_the_terminal_has_gone():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with loop.StopRequest() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.asked
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_where_nobody_reads_the_report_the_run_stops_and_saves(tmp_path, data, whole, monkeypatch):
+    class Closed:
+        def write(self, text):
+            raise BrokenPipeError
+
+        flush = write
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", Closed())
+        _, result = small.run(tmp_path / "run", data, 10)
+    assert result.stopped and result.step < 10
+    assert RunFolder(tmp_path / "run").last().step == result.step
+    model, _ = small.run(tmp_path / "run", data, 10)
+    assert small.bits(model) == small.bits(whole[1])
+
+
+def test_an_evaluation_that_ctrl_c_cuts_short_is_made_on_resuming(tmp_path, data, monkeypatch):
+    small.run(tmp_path / "whole", data, 10, eval_every=4)
+    real, calls = loop.split_losses, []
+
+    def interrupted(*given):
+        for part in real(*given):
+            os.kill(os.getpid(), signal.SIGINT)
+            calls.append(part)
+            yield part
+
+    monkeypatch.setattr(loop, "split_losses", interrupted)
+    _, result = small.run(tmp_path / "run", data, 10, eval_every=4)
+    assert (result.step, result.validation, len(calls)) == (4, None, 1)
+    monkeypatch.setattr(loop, "split_losses", real)
+    small.run(tmp_path / "run", data, 10, eval_every=4)
+    expected, found = ({x["step"]: x.get("validation_loss") for x in read_metrics(
+        tmp_path / name / "metrics.jsonl")} for name in ("whole", "run"))  # fmt: skip
+    assert expected == found
+    runs = [RunFolder(tmp_path / name) for name in ("whole", "run")]
+    assert len({(run.best().step, run.best().validation_loss) for run in runs}) == 1
+
+
+def test_a_sample_that_fails_does_not_cost_the_checkpoint(tmp_path, data):
+    def sample(step):
+        raise InputError("no such token")
+
+    run, config = RunFolder(tmp_path / "run"), TrainConfig(steps=4, **small.SETTINGS)
+    batches = Batches(TokenDataset(data, "train"), config.batch_size, small.BLOCK, 0)
+    with pytest.raises(InputError, match="no such token"), run.writing():
+        run.begin({})
+        loop.train(small.model(), batches, config, run=run,
+                   validation=TokenDataset(data, "validation"), sample=sample)  # fmt: skip
+    assert run.last() is not None
+    assert read_metrics(run.metrics_file)
 
 
 def test_a_second_ctrl_c_stops_at_once():

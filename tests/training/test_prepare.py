@@ -117,3 +117,14 @@ def test_a_validation_split_of_one_token_is_refused(tmp_path):
     write_tokens(tmp_path / "shards", "validation", np.arange(1), 5)
     with pytest.raises(InputError, match="validation split has 1 token, too few"):
         ready(tmp_path, tmp_path / "shards")
+
+
+@pytest.mark.parametrize("theirs", ["moon", POEM + "0123456789"])
+def test_a_tokenizer_of_other_shards_is_refused(tmp_path, theirs):
+    (tmp_path / "poem.txt").write_text(POEM)
+    folder, _ = ready(tmp_path, tmp_path / "poem.txt")
+    CharTokenizer.train(theirs).save(tmp_path / "other.json")
+    chosen = TokenizerConfig(path=str(tmp_path / "other.json"))
+    with pytest.raises(InputError, match=r"^the tokenizer has \d+ tokens, but the shards"):
+        ready(tmp_path, folder.data, chosen, run="other")
+    assert not (tmp_path / "other").exists()
