@@ -95,12 +95,14 @@ class Chat:
     def ask(self, question: str) -> None:
         """Print the answer as it is written, and remember both.
 
-        What no longer fits into the model's context, room for an answer included, is forgotten
-        from the oldest question on. Raises `InputError` for a question that does not fit by itself.
+        What no longer fits into the model's context, room for an answer included (half of the
+        context at most), is forgotten from the oldest question on. Raises `InputError` for a
+        question that does not fit by itself.
         """
         asked = {"role": "user", "content": question}
         prompt = self._prompt([*self.said, asked])
-        room = max(1, self.model.config.block_size - self.max_tokens)
+        block_size = self.model.config.block_size
+        room = block_size - min(self.max_tokens, block_size // 2)
         while self.said and len(prompt) > room:
             self.said = self.said[2:]
             prompt = self._prompt([*self.said, asked])

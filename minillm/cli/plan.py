@@ -21,6 +21,7 @@ from minillm.training.config import DataConfig, TokenizerConfig, TrainConfig
 
 SECTIONS = {"data": DataConfig, "tokenizer": TokenizerConfig, "train": TrainConfig}
 OTHERS = ("sft",)  # sections of a recipe that are for later stages
+FINE_TUNING = {"run": {"stage": "sft"}}  # in the config.json of a run that learns conversations
 KEPT = ("data", "tokenizer", "model", "train.batch_size", "train.seed")  # while a run goes on
 
 
@@ -79,6 +80,16 @@ def of_recipe(path: Path) -> dict[str, Any]:
     """The settings of a recipe that training needs; those of later stages are left out."""
     values = settings.read_recipe(path)
     return {name: values[name] for name in values if name.partition(".")[0] not in OTHERS}
+
+
+def check_learns_text(folder: RunFolder) -> None:
+    """Raise `InputError` for a run that learns conversations; `minillm train` reads plain text."""
+    if folder.read_config().get("run") == FINE_TUNING["run"]:
+        raise InputError(
+            f"{folder.path} learns from conversations, which `minillm train` does not read; the"
+            " same `minillm quickstart` goes on with it, and `minillm train"
+            f" {folder.path / 'pretrained'} --resume` with the model before"
+        )
 
 
 def of_run(folder: RunFolder, flags: Mapping[str, Any]) -> Plan:

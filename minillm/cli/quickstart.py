@@ -14,26 +14,35 @@ on where it was, and ends with the same bits.
     examine      (printed)                how many questions it answers as it should
 
 Where there are questions to teach, the run folder holds the model that answers, and `pretrained/`
-inside it the run before. Both are run folders that every other command accepts.
+inside it the run before. Both are run folders that other commands accept, but `minillm train` goes
+on with `pretrained/` alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from minillm.cli import settings, stages
 from minillm.cli.ahead import compiled_ahead
 from minillm.cli.plan import SECTIONS, Plan
-from minillm.errors import counted
+from minillm.errors import InputError, counted
 from minillm.models import registry
 from minillm.training.checkpoint import RunFolder
 from minillm.training.config import TrainConfig
 from minillm.training.progress import duration, reporter
 
 RECIPE = "quickstart"
+UNUSED = {  # flags of settings that would change nothing here
+    "--data.path": "it takes text without a flag, as in `minillm quickstart my_notes`",
+    "--data.packing": "it trains on windows; `minillm train` packs the documents of token shards",
+    "--train.sample-tokens": "it writes samples only after the training",
+    "--sft.sample-tokens": "it asks its questions only after the lessons",
+    "--sft.eval-every": "it holds no lessons back to evaluate the model on",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,10 +58,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, help="the run folder (default: runs/quickstart)")
     kinds = {**SECTIONS, "model (llama)": registry.ARCHITECTURES["llama"][0]}
     flags = settings.flags({**kinds, "sft": TrainConfig})
-    parser.set_defaults(run=run, takes_settings=flags)
+    parser.set_defaults(run=run, takes_settings=[flag for flag in flags if flag not in UNUSED])
+    lines = settings.describe(kinds).splitlines()
+    used = "\n".join(line for line in lines if line.lstrip().partition(" ")[0] not in UNUSED)
     parser.epilog = (
-        "settings, as flags (--sft.* are those of --train.*, for the lessons); the defaults shown\n"
-        f"give way to those of {settings.RECIPES.name}/{RECIPE}.toml:\n{settings.describe(kinds)}"
+        "settings, as flags (--sft.* are those of --train.* but eval-every, for the lessons); the\n"
+        f"defaults shown give way to those of {settings.RECIPES.name}/{RECIPE}.toml:\n{used}"
     )
 
 
@@ -64,6 +75,7 @@ def run(arguments: argparse.Namespace) -> None:
     plan, lessons = read_plan(out, arguments.overrides)
     with (
         out.writing(),
+        ExitStack() as inside,
         reporter() as report,
         compiled_ahead(plan.model, plan.train, report.compiling) as kernels,
     ):
@@ -71,6 +83,8 @@ def run(arguments: argparse.Namespace) -> None:
         stage("collect text")
         questions = stages.collect(out.path, arguments.text, arguments.questions, report.say)
         base = RunFolder(out.path / "pretrained") if questions else out
+        if questions:
+            inside.enter_context(base.writing())
         stage("clean: what is not worth learning, and what is there twice")
         stages.clean(out.path, not arguments.text, report.say)
         stage("prepare: a vocabulary, and the text in its tokens")
@@ -96,6 +110,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 def read_plan(out: RunFolder, overrides: dict[str, str]) -> tuple[Plan, TrainConfig]:
     """The recipe with the flags' changes: the plan of pre-training, and how the lessons go."""
+    for flag in (f"--{name.replace('_', '-')}" for name in overrides):
+        if flag in UNUSED:
+            raise InputError(f"quickstart takes no {flag}: {UNUSED[flag]}")
     values: dict[str, Any] = settings.read_recipe(settings.find_recipe(RECIPE))
     values = values | overrides | {"data.path": str(out.path / "text")}
     of_lessons = {name: values.pop(name) for name in list(values) if name.startswith("sft.")}

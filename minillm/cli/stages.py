@@ -6,14 +6,15 @@ import dataclasses
 import json
 import shutil
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from minillm import files
 from minillm.cli.data import read_manifest, read_recipe
-from minillm.cli.plan import Plan
+from minillm.cli.plan import FINE_TUNING, Plan
 from minillm.data import pipeline, python_docs, summary
 from minillm.data import questions as question_files
 from minillm.data.batches import Batches
@@ -118,7 +119,7 @@ class _Told(Progress):
 
 def prepare_tokens(run: RunFolder, plan: Plan, say: Say) -> tuple[Prepared, Tokenizer]:
     """Train the tokenizer and write the token shards, in a run folder that begins here."""
-    _begin(run, plan)
+    _begin(run, plan.to_dict())
     ready = prepare(run, plan.data, plan.tokenizer, say)
     assert ready.tokenizer is not None  # only shards may come without one, and this is text
     return ready, ready.tokenizer
@@ -176,7 +177,7 @@ def teach(
     if not run.tokenizer_file.exists():  # what makes it a run that stands by itself
         shutil.copytree(base.data, run.data, dirs_exist_ok=True)
         tokenizer.save(run.tokenizer_file)
-    _begin(run, dataclasses.replace(plan, train=lessons))
+    _begin(run, dataclasses.replace(plan, train=lessons).to_dict() | FINE_TUNING)
     result = train(model, batches, lessons, run=run, report=report)
     return _finished(run, result, report)
 
@@ -201,13 +202,12 @@ def examine(
 # ---------------------------------------------------------------------------------- helpers
 
 
-def _begin(run: RunFolder, plan: Plan) -> None:
+def _begin(run: RunFolder, settings: Mapping[str, Any]) -> None:
     """Start a run, or see that the one that is there has the same settings."""
-    settings = json.loads(json.dumps(plan.to_dict()))
     if not run.exists():
         run.path.mkdir(parents=True, exist_ok=True)
         run.begin(settings)
-    elif run.read_config() != settings:
+    elif run.read_config() != json.loads(json.dumps(settings)):
         raise InputError(
             f"{run.path} holds a run with other settings; choose another folder with --out"
         )

@@ -12,7 +12,7 @@ import numpy as np
 
 from minillm.cli import settings
 from minillm.cli.ahead import compiled_ahead
-from minillm.cli.plan import SECTIONS, Plan, differences, of_recipe, of_run
+from minillm.cli.plan import SECTIONS, Plan, check_learns_text, differences, of_recipe, of_run
 from minillm.data.batches import Batches, BatchSource, PackedBatches
 from minillm.errors import InputError
 from minillm.inference.generate import generate
@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
         served = PackedBatches if plan.data.packing else Batches
         batches = served(ready.train, plan.train.batch_size, config.block_size, plan.train.seed)
         model = registry.build(config, np.random.default_rng(plan.train.seed))
-        model.recompute = plan.train.recompute
+        model.recompute = plan.train.recompute  # which the estimate looks at
         report.say(_about(model, plan.train, folder))
         if arguments.profile:
             _show_profile(model, batches, plan.train, folder.path / "trace.json", report.say)
@@ -110,6 +110,7 @@ def _find(arguments: argparse.Namespace) -> tuple[RunFolder, Plan, bool]:
     """The run folder that is meant, its plan, and whether its run goes on."""
     flags, given = arguments.overrides, RunFolder(arguments.recipe)
     if given.exists():  # a run folder instead of a recipe
+        check_learns_text(given)
         if arguments.out is not None:
             raise InputError(f"{given.path} is a run; --out goes with a recipe")
         if not arguments.resume:
@@ -118,6 +119,7 @@ def _find(arguments: argparse.Namespace) -> tuple[RunFolder, Plan, bool]:
     path = _recipe(arguments)
     folder, recipe = RunFolder(arguments.out or RUNS / path.stem), of_recipe(path)
     if arguments.resume and folder.exists():
+        check_learns_text(folder)
         if differ := differences(recipe, folder, flags):
             print(f"{folder.path} goes on with its own settings, not those of {path}: {differ}")
         return folder, of_run(folder, flags), True

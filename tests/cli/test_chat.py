@@ -75,6 +75,15 @@ def test_the_oldest_is_forgotten_where_an_answer_would_not_fit(finished, prompts
     assert "last" in text and "first" not in text
 
 
+def test_an_answer_as_long_as_the_context_leaves_half_of_it_to_what_was_said(finished, prompts):
+    chat, tokenizer = conversation(finished, max_tokens=200)
+    for question in ("a", "b", "c", "d", "e"):
+        chat.ask(question)
+    text = tokenizer.decode(prompts[-1])
+    assert ">d<" in text and ">a<" not in text
+    assert len(prompts[-1]) <= chat.model.config.block_size // 2
+
+
 def test_a_model_without_turns_cannot_chat(finished, capsys, monkeypatch):
     monkeypatch.setattr(command, "SPECIAL_TOKENS", ("<|nobody|>",))
     fails(capsys, "its vocabulary has no <|nobody|>; `minillm generate`", "chat", finished / "run")

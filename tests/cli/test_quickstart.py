@@ -51,11 +51,57 @@ def test_without_questions_there_is_one_run_that_continues_text(finished, tmp_pa
 
 def test_every_command_takes_both_runs(finished, capsys):
     for place in (finished / "run", finished / "run" / "pretrained"):
-        for words in (["eval", place], ["info", place], ["train", place, "--resume"],
-                      ["generate", place, "--max-tokens", 5], ["chat", place, "Who?"]):  # fmt: skip
+        for words in (["eval", place], ["info", place], ["generate", place, "--max-tokens", 5],
+                      ["chat", place, "Who?"]):  # fmt: skip
             status, out, err = run(capsys, *words)
             assert status == 0, err
             assert out
+
+
+def test_train_goes_on_with_the_run_before_the_lessons_alone(finished, capsys):
+    place = finished / "run"
+    for words in ([place], [place, "--resume"], ["tiny", "--out", place, "--resume"]):
+        fails(capsys, f"`minillm train {place / 'pretrained'} --resume`", "train", *words)
+    assert RunFolder(place).last().step == 60
+    assert run(capsys, "train", place / "pretrained", "--resume")[0] == 0
+
+
+def test_nobody_else_trains_the_run_inside_meanwhile(finished, tmp_path, capsys, monkeypatch):
+    def train_beside(base, *_):
+        fails(capsys, f"another process is training in {base.path}",
+              "train", base.path, "--resume")  # fmt: skip
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stages, "pretrain", train_beside)
+    assert run(capsys, *again(finished, tmp_path / "run"))[0] == 130
+
+
+def test_recompute_holds_for_both_trainings(finished, tmp_path, capsys, monkeypatch):
+    def train(model, *arguments, **named):
+        result = original(model, *arguments, **named)
+        seen.append(model.recompute)
+        return result
+
+    seen, original = [], stages.train
+    monkeypatch.setattr(stages, "train", train)
+    few = ["--train.steps", 1, "--sft.steps", 1, "--train.recompute", "--sft.recompute"]
+    assert run(capsys, *again(finished, tmp_path / "run"), *few)[0] == 0
+    assert seen == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("--data.path", "notes"), ("--data.packing", "true"), ("--train.sample-tokens", "9"),
+     ("--sft.sample_tokens", "9"), ("--sft.eval-every", "9")],
+)  # fmt: skip
+def test_a_setting_that_would_change_nothing_is_refused(finished, tmp_path, capsys, flag, value):
+    words = again(finished, tmp_path / "run")
+    fails(capsys, f"quickstart takes no {flag.replace('_', '-')}: it ", *words, flag, value)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(SystemExit):
+        run(capsys, "quickstart", "--help")
+    shown = capsys.readouterr().out
+    assert flag not in shown and "--train.eval-every" in shown
 
 
 @pytest.mark.slow
