@@ -85,7 +85,7 @@ def stream(
     """Write up to `max_tokens` tokens after each prompt, and yield each token as it is made.
 
     Args:
-        model: any language model; it is in eval mode until the iterator ends or is closed.
+        model: any language model; dropout is off while it reads, and as it was in between.
         prompts: token ids of each row, at least one and at most `block_size`.
         sampling: how to choose; by default from the model's own distribution.
         seed: one for the run, of which each row takes its number as well; or one for each row,
@@ -97,7 +97,7 @@ def stream(
     Raises `InputError` for prompts that are empty, too long or out of range, and for logits with
     NaN in them.
     """
-    if max_tokens < 0:
+    if not isinstance(max_tokens, (int, np.integer)) or max_tokens < 0:
         raise InputError(f"max_tokens={max_tokens}; it takes a whole number from 0 on")
     if stop and tokenizer is None:
         raise InputError("stop strings need the tokenizer, to see the text")
@@ -140,6 +140,8 @@ def _check_prompt(number: int, prompt: Sequence[int], block_size: int, vocab_siz
         raise InputError(
             f"prompt {number} has {len(prompt)} tokens, but block_size is {block_size}; shorten it"
         )
+    if odd := [token for token in prompt if not isinstance(token, (int, np.integer))]:
+        raise InputError(f"prompt {number} has {odd[0]!r} in it; token ids are whole numbers")
     if wrong := [token for token in prompt if not 0 <= token < vocab_size]:
         raise InputError(
             f"prompt {number} has the token id {wrong[0]}, but vocab_size is {vocab_size}"
@@ -149,7 +151,7 @@ def _check_prompt(number: int, prompt: Sequence[int], block_size: int, vocab_siz
 def _next_logits(
     model: LanguageModel, ids: np.ndarray, cache: KVCache, real: np.ndarray | None = None
 ) -> np.ndarray:
-    with no_grad():
+    with model.evaluating(), no_grad():
         hidden = model.hidden(ids, cache, real)  # (B, T, C)
         return backend.to_numpy(model.logits(hidden[:, -1]).array)  # (B, V)
 
@@ -162,29 +164,25 @@ def _write(
     stop_ids: frozenset[int],
 ) -> Iterator[Token]:
     """The loop: sample for every row, drop the rows that ended, read what was sampled."""
-    block_size, training = model.config.block_size, model.training
+    block_size = model.config.block_size
     longest = max(len(row.tokens) for row in rows)
     capacity = min(block_size, longest + max_tokens)
-    model.eval()
-    try:
-        cache, logits = prefill(model, [row.tokens for row in rows], capacity)
-        while rows:
-            going = []
-            for position, row in enumerate(rows):
-                token = row.take(logits[position], sampling, max_tokens, stop_ids)
-                if token.reason is None:
-                    going.append(position)
-                yield token
-            if len(going) < len(rows):
-                rows = [rows[position] for position in going]
-                cache.keep_rows(going)
-            if rows and cache.length == cache.capacity:
-                contexts = [row.context(block_size) for row in rows]
-                cache, logits = prefill(model, contexts, capacity)
-            elif rows:
-                logits = decode(model, [row.tokens[-1] for row in rows], cache)
-    finally:
-        model.train(training)
+    cache, logits = prefill(model, [row.tokens for row in rows], capacity)
+    while rows:
+        going = []
+        for position, row in enumerate(rows):
+            token = row.take(logits[position], sampling, max_tokens, stop_ids)
+            if token.reason is None:
+                going.append(position)
+            yield token
+        if len(going) < len(rows):
+            rows = [rows[position] for position in going]
+            cache.keep_rows(going)
+        if rows and cache.length == cache.capacity:
+            contexts = [row.context(block_size) for row in rows]
+            cache, logits = prefill(model, contexts, capacity)
+        elif rows:
+            logits = decode(model, [row.tokens[-1] for row in rows], cache)
 
 
 class _Row:

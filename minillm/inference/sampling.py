@@ -42,7 +42,8 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < np.inf:
             raise InputError(f"temperature={self.temperature}; it takes a number from 0 on")
-        if self.top_k is not None and (self.top_k != int(self.top_k) or self.top_k < 1):
+        k = self.top_k
+        if k is not None and (not isinstance(k, (int, np.integer)) or k < 1):
             raise InputError(f"top_k={self.top_k}; it takes a whole number of at least 1")
         for name in ("top_p", "min_p"):
             share = getattr(self, name)
@@ -64,14 +65,15 @@ def sample(
 
     `history` are the tokens of the row so far, for the repetition penalty. Greedy choice takes no
     number from `rng`, and the lower id where two tie. Raises `InputError` for logits with NaN or
-    plus infinity, or without any finite number.
+    plus infinity, or without any finite number, also after the penalty.
     """
     logits = _checked(logits)
     if config.repetition_penalty != 1:
         logits = penalize(logits, history, config.repetition_penalty)
     if config.greedy or config.temperature == 0:
         return int(logits.argmax())
-    logits = logits / config.temperature
+    with np.errstate(over="ignore"):  # what is too low for float64 is ruled out
+        logits = (logits - logits.max()) / config.temperature
     if config.top_k is not None:
         logits = keep_top_k(logits, config.top_k)
     if config.top_p is not None:
@@ -83,11 +85,19 @@ def sample(
 
 
 def penalize(logits: np.ndarray, history: Sequence[int], penalty: float) -> np.ndarray:
-    """Make the tokens in `history` less likely, each once however often it occurred."""
+    """Make the tokens in `history` less likely, each once however often it occurred.
+
+    Raises `InputError` for a penalty that leaves the highest logit infinite.
+    """
     seen = np.unique(np.asarray(history, dtype=np.int64))
     logits = logits.copy()
     scores = logits[seen]
-    logits[seen] = np.where(scores > 0, scores / penalty, scores * penalty)
+    with np.errstate(over="ignore"):
+        logits[seen] = np.where(scores > 0, scores / penalty, scores * penalty)
+    if not np.isfinite(logits.max()):
+        raise InputError(
+            f"repetition_penalty={penalty} takes the logits beyond float64; choose one nearer to 1"
+        )
     return logits
 
 
@@ -103,12 +113,12 @@ def keep_top_p(logits: np.ndarray, p: float) -> np.ndarray:
     """Keep a token where those likelier than it sum to less than p; so always the likeliest.
 
     The V tokens below (1 - p) / V together have less than 1 - p, so none of them is kept, and only
-    the few others need sorting.
+    the few others need sorting. The bound is 1% lower than that, for rounding.
     """
     if p == 1:
         return logits
     probabilities = softmax(logits)
-    hopeful = np.flatnonzero(probabilities * len(logits) >= 1 - p)
+    hopeful = np.flatnonzero(probabilities * len(logits) >= 0.99 * (1 - p))
     order = hopeful[np.argsort(-probabilities[hopeful], kind="stable")]
     before = np.cumsum(probabilities[order]) - probabilities[order]
     chosen = order[before < p]

@@ -6,6 +6,7 @@ the given ids stand and which earlier positions each of them may see.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -44,6 +45,14 @@ def check_flags(config: Any, *names: str) -> None:
     for name in names:
         if not isinstance(value := getattr(config, name), (bool, np.bool_)):
             raise InputError(f"{name}={value!r}; it takes True or False")
+
+
+def check_positive(config: Any, *names: str) -> None:
+    """Raise `InputError` unless each named setting is a finite number above 0."""
+    for name in names:
+        value = getattr(config, name)
+        if not isinstance(value, (int, float)) or not 0 < value < math.inf:
+            raise InputError(f"{name}={value!r}; it takes a finite number above 0")
 
 
 def check_dropout(p: float) -> None:

@@ -57,6 +57,8 @@ class KVCache:
                 f"{T} more positions for a cache that holds {self.length}"
                 f" of at most {self.capacity}"
             )
+        # what was noted for columns that never came, because their pass failed, is forgotten
+        self.padding = np.minimum(self.padding, self.length)
         if padding_mask is None:
             return
         count = T - padding_mask.sum(axis=1)  # (B,)

@@ -46,6 +46,7 @@ from minillm.models.base import (
     check_divisible,
     check_dropout,
     check_flags,
+    check_positive,
     check_sizes,
 )
 from minillm.models.kv_cache import KVCache
@@ -82,9 +83,7 @@ class LlamaConfig:
             )
         check_dropout(self.dropout)
         check_flags(self, "qk_norm", "tie_weights")
-        for name in ("rope_theta", "norm_eps"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name}={getattr(self, name)!r}; it takes a number above 0")
+        check_positive(self, "rope_theta", "norm_eps")
 
 
 class Llama(LanguageModel):

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from minillm.errors import InputError, nearest
-from minillm.models.base import LanguageModel
+from minillm.models.base import LanguageModel, check_choice
 from minillm.models.gpt import GPT, GPTConfig
 from minillm.models.llama import Llama, LlamaConfig
 
@@ -93,9 +93,7 @@ def config_from_dict(values: Mapping[str, Any]) -> Config:
     """
     settings = dict(values)
     architecture = settings.pop("architecture", None)
-    if architecture not in ARCHITECTURES:
-        hint = nearest(str(architecture), ARCHITECTURES)
-        raise InputError(f"architecture={architecture!r} is not known{hint}")
+    check_choice("architecture", architecture, tuple(ARCHITECTURES))
     config_class = ARCHITECTURES[architecture][0]
     _check_names(settings, config_class)
     required = {

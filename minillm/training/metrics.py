@@ -123,13 +123,10 @@ def split_losses(
     window may be shorter. The model is left in the mode it was in. `rows` windows are computed
     together, which changes nothing but speed and memory.
     """
-    training = model.training
-    model.eval()
-    try:
-        for ids, targets in _windows(dataset, block_size, rows):
-            yield text_loss(model, ids, targets, lengths)
-    finally:
-        model.train(training)
+    for ids, targets in _windows(dataset, block_size, rows):
+        with model.evaluating():
+            loss = text_loss(model, ids, targets, lengths)
+        yield loss
 
 
 def total(losses: Iterable[TextLoss]) -> TextLoss:
@@ -173,7 +170,7 @@ class MetricsLog:
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The lines of a metrics file, oldest first; a line that was cut off is left out."""
+    """The lines of a metrics file, oldest first; a line that is damaged is left out."""
     lines = []
     if Path(path).exists():
         for text in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
@@ -181,6 +178,6 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
                 line = json.loads(text)
             except ValueError:
                 continue
-            if isinstance(line, dict) and "step" in line:
+            if isinstance(line, dict) and isinstance(line.get("step"), int):
                 lines.append(line)
     return lines

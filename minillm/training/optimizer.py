@@ -75,7 +75,8 @@ class AdamW:
     def load_state_dict(self, state: Mapping[str, Array], steps: int) -> None:
         """Take over the moments of `state_dict` and the number of updates made.
 
-        Raises `CheckpointError` where one is missing, left over, or of another shape.
+        Nothing changes unless everything fits. Raises `CheckpointError` where one is missing, left
+        over, or of another shape.
         """
         own = self.state_dict()
         if state.keys() != own.keys():
@@ -86,6 +87,7 @@ class AdamW:
                 raise CheckpointError(
                     f"optimizer state {key!r} has shape {state[key].shape}, not {array.shape}"
                 )
+        for key, array in own.items():
             array[...] = backend.asarray(state[key], dtype=array.dtype)
         self.steps = steps
 

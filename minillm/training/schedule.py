@@ -9,7 +9,8 @@ With w warmup steps, the end of the descent at step D, and p = (step - w) / (D -
     constant   lr
     wsd        lr until `stable * D`, then linear to min_lr at D   (warmup, stable, decay: Hu 2024)
 
-After step D the rate stays at `min_lr`. `step` counts from 0: the first update has step 0.
+After step D the rate stays at `min_lr`. `step` counts from 0: the first update has step 0. D is the
+last step or `decay_steps`, and at least 1, so that a run of one step takes it at `lr`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def learning_rate(step: int, config: TrainConfig) -> float:
         return config.lr * (step + 1) / (config.warmup + 1)
     if config.schedule == "constant":
         return config.lr
-    end = config.decay_steps or config.steps - 1
+    end = config.decay_steps or max(1, config.steps - 1)
     start = config.warmup
     if config.schedule == "wsd":
         start = max(start, round(config.stable * end))

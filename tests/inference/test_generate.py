@@ -125,9 +125,7 @@ def test_the_model_is_left_as_it_was():
     model = make().train()
     steps = stream(model, [[1]], 5)
     next(steps)
-    assert not model.training and not model.dropout.training
     assert is_recording()  # the caller's own operations are still recorded in between
-    steps.close()
     assert model.training and model.dropout.training
     with enable_grad():
         generate(model.eval(), [[1]], 2)
@@ -140,6 +138,18 @@ def test_dropout_is_off_while_writing():
     assert generate(dropping, [[1, 2]], 9, GREEDY) == generate(plain, [[1, 2]], 9, GREEDY)
 
 
+def test_two_streams_at_a_time_write_what_each_writes_alone():
+    model = make().train()
+    model.dropout.p = 0.9
+    expected = generate(model, [[1, 2]], 9, GREEDY)[0]
+    short, long = stream(model, [[7]], 2, GREEDY), stream(model, [[1, 2]], 9, GREEDY)
+    next(short)
+    written = [next(long).id]
+    next(short)
+    assert next(short, None) is None
+    assert written + [token.id for token in long] == expected
+
+
 @pytest.mark.parametrize(
     ("prompts", "settings", "message"),
     [
@@ -148,6 +158,8 @@ def test_dropout_is_off_while_writing():
         ([[1, 256]], {}, "prompt 0 has the token id 256, but vocab_size is 256"),
         ([[1], [2, -1]], {}, "prompt 1 has the token id -1, but vocab_size is 256"),
         ([[1]], {"max_tokens": -1}, "max_tokens=-1; it takes a whole number from 0 on"),
+        ([[1]], {"max_tokens": 1000.5}, "max_tokens=1000.5; it takes a whole number from 0 on"),
+        ([[1], [2, 1.7]], {}, "prompt 1 has 1.7 in it; token ids are whole numbers"),
         ([[1]], {"stop": ["a"]}, "stop strings need the tokenizer"),
         ([[1], [2]], {"seed": [1]}, "1 seeds for 2 prompts; give one for each"),
         ([[1]], {"seed": -3}, "seed -3; it takes a whole number from 0 on"),

@@ -96,10 +96,25 @@ def test_a_seed_reproduces_and_does_not_depend_on_the_settings_before():
     assert draws[0] == draws[1]
 
 
-@pytest.mark.parametrize("temperature", [1e-8, 1e8])
-def test_extreme_temperatures_stay_finite(temperature):
-    logits = np.array([0.0, 300.0, -300.0], np.float32)
-    assert sample(logits, SamplingConfig(temperature), np.random.default_rng(0)) in (0, 1, 2)
+@pytest.mark.parametrize("temperature", [5e-324, 1e-310, 1e-8, 1e8, 1e308])
+def test_extreme_temperatures_draw_as_their_limit(temperature):
+    logits, rng = np.array([0.0, 300.0, -300.0, 300.0], np.float32), np.random.default_rng(0)
+    drawn = {sample(logits, SamplingConfig(temperature), rng) for _ in range(100)}
+    assert drawn == ({1, 3} if temperature < 1 else {0, 1, 2, 3})
+
+
+@pytest.mark.parametrize("penalty", [1e-320, 1e308])
+def test_a_penalty_beyond_float64_raises(penalty):
+    logits = np.array([3.0, 2.0]) if penalty < 1 else np.array([-3.0, -2.0])
+    for greedy in (False, True):
+        config = SamplingConfig(repetition_penalty=penalty, greedy=greedy)
+        with pytest.raises(InputError, match="takes the logits beyond float64"):
+            sample(logits, config, np.random.default_rng(0), [0, 1])
+
+
+def test_the_least_top_p_keeps_the_likeliest_of_any_number():
+    for count in range(1, 200):  # 49 times the float64 nearest to 1/49 is below 1
+        assert (keep_top_p(np.zeros(count), 1e-17) == 0).any()
 
 
 def test_tokens_that_are_ruled_out_are_never_drawn():
@@ -130,6 +145,7 @@ def test_broken_logits_raise(logits, message):
         ({"temperature": float("nan")}, "temperature=nan"),
         ({"top_k": 0}, "top_k=0; it takes a whole number of at least 1"),
         ({"top_k": 2.5}, "top_k=2.5; it takes a whole number of at least 1"),
+        ({"top_k": 5.0}, "top_k=5.0; it takes a whole number of at least 1"),
         ({"top_p": 0}, "top_p=0; it takes a probability above 0, up to 1"),
         ({"top_p": 1.5}, "top_p=1.5"),
         ({"min_p": -0.1}, "min_p=-0.1"),

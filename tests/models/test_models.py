@@ -308,3 +308,25 @@ def test_a_failed_call_leaves_the_cache_as_it_was():
     with no_grad(), pytest.raises(InputError):
         model(np.full((1, 4), V), cache=cache, padding_mask=mask)
     same(logits(model, ids, cache=cache, padding_mask=mask), logits(model, ids, padding_mask=mask))
+
+
+@every_model
+def test_a_pass_that_stops_half_way_counts_no_padding(name):
+    model, ids = MODELS[name], ids_of(2, 8)
+    cache, real = model.new_cache(2), np.arange(8) >= np.array([[3], [0]])
+    parts = []
+    for columns in (slice(0, 2), slice(2, 8)):
+        with pytest.raises(GraphError):
+            model(ids[:, columns], cache, real[:, columns])
+        parts.append(logits(model, ids[:, columns], cache=cache, padding_mask=real[:, columns]))
+    pieces = np.concatenate(parts, axis=1)
+    same(pieces[real], logits(model, ids, padding_mask=real)[real])
+    assert (cache.length, cache.padding.tolist()) == (8, [3, 0])
+
+
+def test_a_pass_without_padding_after_one_with_it_that_stopped():
+    model, ids = MODELS["gpt"], ids_of(1, 4)
+    cache = model.new_cache(1)
+    with pytest.raises(GraphError):
+        model(ids, cache, [[0, 0, 1, 1]])
+    same(logits(model, ids, cache=cache), logits(model, ids))

@@ -55,12 +55,13 @@ def test_presets_take_changes():
         (lambda: preset("gpt-tiny", n_layers=3), "no setting 'n_layers'; did you mean 'n_layer'?"),
         (
             lambda: config_from_dict({"architecture": "lama"}),
-            "'lama' is not known; did you mean 'llama'",
+            "architecture='lama'; did you mean 'llama'",
         ),
         (
             lambda: config_from_dict({"vocab_size": 3}),
-            "architecture=None is not known; there are gpt",
+            "architecture=None; there are gpt",
         ),
+        (lambda: config_from_dict({"architecture": [1]}), "architecture=[1]; there are gpt, llama"),
         (
             lambda: config_from_dict({"architecture": "gpt", "vocab_size": 3, "n_head": 1}),
             "a gpt needs block_size, d_model, n_layer",
@@ -83,6 +84,11 @@ def test_presets_take_changes():
         (lambda: LlamaConfig(65, 64, 1, 4, 3, 64, 99), "n_head=4 is not divisible by n_kv_head=3"),
         (lambda: LlamaConfig(65, 64, 1, 4, 4, 12, 99), "d_model / n_head = 3; rotary positions"),
         (lambda: LlamaConfig(65, 64, 1, 4, 4, 64, 99, rope_theta=0), "rope_theta=0; it takes"),
+        (
+            lambda: LlamaConfig(65, 64, 1, 4, 4, 64, 99, rope_theta="1e4"),
+            "rope_theta='1e4'; it takes a finite number above 0",
+        ),
+        (lambda: LlamaConfig(65, 64, 1, 4, 4, 64, 99, norm_eps=None), "norm_eps=None; it takes"),
         (lambda: LlamaConfig(65, 64, 1, 4, 4, 64, 99, qk_norm=1), "qk_norm=1; it takes True or"),
     ],
 )

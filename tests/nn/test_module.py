@@ -42,6 +42,15 @@ def test_train_and_eval_reach_every_part(net):
     assert net.dropout.training and net.layers[1].training
 
 
+@pytest.mark.parametrize("mode", [True, False])
+def test_evaluating_puts_the_mode_back_after_an_error_too(net, mode):
+    net.train(mode)
+    with pytest.raises(KeyboardInterrupt), net.evaluating():
+        assert not any(module.training for _, module in net.named_modules())
+        raise KeyboardInterrupt
+    assert all(module.training is mode for _, module in net.named_modules())
+
+
 def test_a_parameter_adopts_its_array():
     array = np.ones((2, 2), np.float32)
     parameter = Parameter(array)

@@ -46,6 +46,9 @@ def test_the_whole_split_is_predicted_once_whatever_the_batches(data, block, row
 
 def test_an_evaluation_leaves_the_mode_as_it_was(data):
     model = small.model().train()
+    losses = split_losses(model, data, small.BLOCK, rows=1)
+    next(losses)
+    assert model.training  # also in between
     first = total(split_losses(model, data, small.BLOCK))
     assert model.training
     assert first == total(split_losses(model.eval(), data, small.BLOCK))  # no dropout in either
@@ -85,7 +88,7 @@ def test_a_log_goes_on_where_the_checkpoint_stands(tmp_path):
         log.write({"step": step, "loss": step / 3})
     log.close()
     with path.open("a") as file:
-        file.write('{"step": 6, "loss')
+        file.write('{"step": null}\n{"step": "2"}\n[2]\n{"step": 6, "loss')
     log = MetricsLog(path, last_step=3)
     log.write({"step": 4, "loss": 0.0})
     log.close()

@@ -93,6 +93,15 @@ def test_foreign_state_is_refused():
         optimizer.load_state_dict({k: v for k, v in state.items() if k != "v.matrix"}, 1)
 
 
+def test_refused_state_changes_nothing():
+    optimizer = AdamW(parameters().items())
+    state = {key: np.ones_like(array) for key, array in optimizer.state_dict().items()}
+    with pytest.raises(CheckpointError, match="'v.table' has shape"):
+        optimizer.load_state_dict({**state, "v.table": np.ones(3)}, 1)
+    assert optimizer.steps == 0
+    assert not any(array.any() for array in optimizer.state_dict().values())
+
+
 def test_a_weight_that_a_graph_still_needs_is_not_changed():
     weights = parameters()
     loss = (weights["matrix"] * weights["matrix"]).sum()

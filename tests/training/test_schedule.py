@@ -55,3 +55,9 @@ def test_wsd_is_flat_and_then_linear():
     assert {learning_rate(step, config) for step in range(10, 81)} == {1.0}
     assert learning_rate(90, config) == pytest.approx(0.5)
     assert learning_rate(100, config) == 0.0
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_run_of_one_step_takes_it_at_lr(shape):
+    config = TrainConfig(steps=1, lr=1.0, min_lr=0.25, warmup=0, schedule=shape)
+    assert learning_rate(0, config) == 1.0
