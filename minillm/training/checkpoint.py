@@ -333,9 +333,14 @@ def load_run(
         if found is None:
             raise CheckpointError(f"the run {path} has no checkpoint yet; train it a while longer")
         checkpoint = found
-    config = registry.config_from_dict(checkpoint.state["model"])
-    model = registry.build(config, rng=None)
-    checkpoint.load(model)
+    try:
+        config = registry.config_from_dict(checkpoint.state["model"])
+        model = registry.build(config, rng=None)
+        checkpoint.load(model)
+    except CheckpointError:
+        if checkpoint.path.exists() or not run.exists():
+            raise
+        return load_run(path, which)  # whoever trains it has dropped this one for a newer one
     vocabulary = tokenizer.load(run.tokenizer_file) if run.tokenizer_file.exists() else None
     return model.eval(), vocabulary, RunInfo(run, checkpoint)
 
@@ -348,6 +353,8 @@ def _chosen(run: RunFolder, which: str) -> Checkpoint | None:
         try:
             _ = checkpoint.state
         except CheckpointError as error:
+            if not checkpoint.path.exists():
+                continue
             hint = "remove that checkpoint, or choose another one or the last"
             raise CheckpointError(f"{error}; {hint}") from error
     return run.best() or run.last()

@@ -16,7 +16,7 @@ from minillm import files
 from minillm.errors import CheckpointError, InputError, MiniLLMError
 from minillm.models import registry
 from minillm.tokenizer import CharTokenizer
-from minillm.training import stored
+from minillm.training import checkpoint, stored
 from minillm.training.checkpoint import RunFolder, load_run
 from minillm.training.diagnose import DivergedError
 from minillm.training.optimizer import AdamW
@@ -347,6 +347,24 @@ def test_a_run_or_a_checkpoint_may_have_any_name(tmp_path, monkeypatch):
     copy = run.last().path.with_name("good")
     shutil.copytree(run.last().path, copy)
     assert load_run(copy)[2].checkpoint.step == 10
+
+
+@pytest.mark.parametrize("which", ["best", "last"])
+@pytest.mark.parametrize("moment", ["read_arrays", "read_json"])
+def test_a_checkpoint_that_goes_while_it_is_read_gives_way_to_the_newest(
+    tmp_path, monkeypatch, which, moment
+):
+    run, real, others = saved(tmp_path / "run", [1.0]), getattr(checkpoint, moment), [20]
+
+    def read(path):
+        if path.parent.name == "step-00000010" and others:
+            run.save(others.pop(), small.model(seed=5), validation_loss=0.5, keep=1)
+        return real(path)
+
+    monkeypatch.setattr(checkpoint, moment, read)
+    model, _, info = load_run(run.path, which)
+    assert info.checkpoint.step == 20
+    assert small.bits(model) == small.bits(small.model(seed=5))
 
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path):
