@@ -24,7 +24,6 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-import shutil
 import unicodedata
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
@@ -52,6 +51,8 @@ from minillm.tokenizer.chat import SPECIAL_TOKENS
 
 VERSION = 3  # of what the stages write; a new one makes all of it again
 MANIFEST = "manifest.json"
+STAGES = ("sources", "clean", "judged", "text", "vocabulary", "tokens")  # and their folders
+MADE_FROM = "stage.json"  # in each of them
 PACKAGES = ("numpy", "numba", "regex", "pyarrow", "zstandard", "warcio", "trafilatura",
             "resiliparse", "ftfy")  # fmt: skip
 AT_ONCE = 1000  # tasks handed out, so that a large corpus does not fill a queue
@@ -73,12 +74,30 @@ def build(
         report: whom to tell how it goes.
 
     Raises `InputError` where a source is missing or there is nothing to read, where a package is
-    missing, and where another process is at work in `out`.
+    missing, where another process is at work in `out`, and where `out` holds other things under the
+    names of the stages, or lies in a source.
     """
     out = Path(out)
+    _check_place(out, recipe)
     out.mkdir(parents=True, exist_ok=True)
     with files.locked(out, "building a corpus"):
         return _Build(recipe, out, executor or SerialExecutor(), report or Progress()).run()
+
+
+def _check_place(out: Path, recipe: Recipe) -> None:
+    """Raise `InputError` where a corpus in `out` would read itself, or replace what is not ours."""
+    for path in (Path(path) for paths in recipe.sources.values() for path in paths):
+        if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
+            raise InputError(f"{out} lies in {path}, which is to be read; choose another place")
+    for folder in (out / name for name in STAGES):
+        ours = not folder.exists() or (folder / MADE_FROM).exists()
+        if not ours and not (folder.is_dir() and all(map(_is_leftover, folder.iterdir()))):
+            raise InputError(f"{folder} is not of a corpus, and would be replaced; choose another")
+
+
+def _is_leftover(path: Path) -> bool:
+    """Whether a killed process has left this half done."""
+    return path.match(".*.tmp")
 
 
 class _Build:
@@ -147,7 +166,7 @@ class _Build:
         path = recipe.vocabulary.path
         vocabulary = self.stage("vocabulary", self.settings("vocabulary") | {"file": _stamp(path)})
         self.once(vocabulary, lambda: self.vocabulary(vocabulary, text, count))
-        tokens = self.stage("tokens", {})
+        tokens = self.stage("tokens", {"collections": list(recipe.sources)})
         found = self.each(tokens, stages.tokenize, [
             self.task(tokens, number, (text / f"{number:05d}.jsonl").stat().st_size,
                       before=text, judged=vocabulary)
@@ -204,14 +223,17 @@ class _Build:
         """The folder of a stage; what is there stays if it was made from the same."""
         text = json.dumps([self.key, name, made_from], sort_keys=True)
         self.key = hashlib.sha256(text.encode()).hexdigest()
-        folder = self.out / name
-        known = folder / "stage.json"
+        folder, before = self.out / name, self.out / f".{name}.tmp"
+        known = folder / MADE_FROM
         if not known.exists() or json.loads(known.read_text())["key"] != self.key:
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
+            files.delete(before)
+            if folder.exists():  # it goes in one moment: half of one would be taken for whole
+                folder.rename(before)
+            folder.mkdir()
             files.write_text(known, json.dumps({"key": self.key}) + "\n")
-        for leftover in folder.glob(".*.tmp"):  # of a worker that was killed
-            leftover.unlink(missing_ok=True)
+        files.delete(before)
+        for leftover in filter(_is_leftover, folder.iterdir()):
+            files.delete(leftover)
         return folder
 
     def task(self, folder: Path, number: int, size: int, **more: Any) -> Task:
@@ -252,7 +274,7 @@ class _Build:
         self.report.begin(folder.name, 0, 0)
         if not done.exists():
             about = work()
-            made = [path for path in sorted(folder.iterdir()) if path.name != "stage.json"]
+            made = [path for path in sorted(folder.iterdir()) if path.name != MADE_FROM]
             write_done(done, Tally(), [path for path in made if path.is_file()], about=about)
         self.counted(folder, done)
 

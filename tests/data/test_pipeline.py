@@ -378,6 +378,66 @@ def test_a_worker_that_dies_is_one_clear_line(made, tmp_path):
         make(made / "in", tmp_path / "out", Dead())
 
 
+@pytest.mark.parametrize("name", pipeline.STAGES)
+def test_a_folder_of_the_user_is_never_replaced(tmp_path, name):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "notes.txt").write_text("mine\n")
+    with pytest.raises(InputError, match=f"{name} is not of a corpus, and would be replaced"):
+        pipeline.build(Recipe(sources={"mine": (str(tmp_path / name),)}), tmp_path, report=Quiet())
+    assert [*tmp_path.rglob("*")] == [tmp_path / name, tmp_path / name / "notes.txt"]
+
+
+@pytest.mark.parametrize("inside", [".", "corpus", "deep/corpus"])
+def test_a_corpus_does_not_lie_in_its_own_input(tmp_path, inside):
+    (tmp_path / "a.txt").write_text("a text\n")
+    with pytest.raises(InputError, match="lies in .*, which is to be read"):
+        pipeline.build(Recipe(sources={"mine": (str(tmp_path),)}), tmp_path / inside, report=Quiet())
+    assert [path.name for path in tmp_path.rglob("*")] == ["a.txt"]
+
+
+def test_collections_keep_their_documents_where_another_comes_first(tmp_path):
+    rng = random.Random(0)
+    for name, count in ("a", 3), ("b", 5):
+        (tmp_path / name).mkdir()
+        for number in range(count):
+            text = "\n".join(sentence(rng) for _ in range(9))
+            (tmp_path / name / f"{number}.txt").write_text(text)
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "image.png").write_bytes(b"")
+    plain = {"filters": OPEN, "split": SplitConfig(validation=0.0),
+             "vocabulary": VocabularyConfig(size=300)}  # fmt: skip
+    sources = {name: (str(tmp_path / name),) for name in "ab"}
+    more, found = {"none": (str(tmp_path / "none"),), **sources}, []
+    for given, out in (sources, "on"), (more, "on"), (more, "fresh"):
+        pipeline.build(Recipe(sources=given, **plain), tmp_path / out, report=Quiet())
+        dataset = TokenDataset(tmp_path / out / "tokens", "train")
+        numbers = dataset.documents()["collection"].tolist()
+        found.append([dataset.collections[number] for number in numbers])
+    assert found[0] == found[1] == found[2]
+    assert set(found[0]) == {"a", "b"}
+
+
+def test_a_stage_that_was_being_replaced_is_made_whole(tmp_path, monkeypatch):
+    rng = random.Random(0)
+    (tmp_path / "a.txt").write_text("\n".join(sentence(rng) for _ in range(9)))
+    recipe = Recipe(sources={"a": (str(tmp_path / "a.txt"),)}, filters=OPEN)
+    first = pipeline.build(recipe, tmp_path / "out", report=Quiet())
+    other = replace(recipe, filters=replace(OPEN, min_words=9))
+
+    def dying(path):
+        if path.name == ".clean.tmp" and path.exists():
+            next(file for file in path.iterdir() if file.name != pipeline.MADE_FROM).unlink()
+            raise KeyboardInterrupt
+        real(path)
+
+    real = pipeline.files.delete
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(pipeline.files, "delete", dying)
+        pipeline.build(other, tmp_path / "out", report=Quiet())
+    assert pipeline.build(recipe, tmp_path / "out", report=Quiet()) == first
+    assert not list((tmp_path / "out").glob(".*.tmp"))
+
+
 def test_two_builds_do_not_share_a_folder(made, tmp_path):
     from minillm import files
 

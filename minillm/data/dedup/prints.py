@@ -94,7 +94,7 @@ def earlier_sharers(
                     yield with_index(some["hash"][counted], documents[counted], bits)[None]
 
     pairs = np.empty((0, 2), np.int64)
-    with tempfile.TemporaryDirectory(prefix="minillm-keys-", dir=folder) as spill:
+    with tempfile.TemporaryDirectory(".tmp", ".minillm-keys-", folder) as spill:
         for shared in SpilledKeys(Path(spill), keys(), 1, parts, bits):
             documents = (shared & np.uint64(2**bits - 1)).astype(np.int64)
             new = np.ones(len(shared), bool)

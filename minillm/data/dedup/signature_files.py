@@ -129,9 +129,9 @@ def near_duplicates_of_files(
     def spilled(keys: Iterator[np.ndarray], count: int) -> SpilledKeys:
         return SpilledKeys(Path(spill), keys, count, parts, bits)
 
-    with tempfile.TemporaryDirectory(prefix="minillm-keys-", dir=folder) as spill:
+    with tempfile.TemporaryDirectory(".tmp", ".minillm-keys-", folder) as spill:
         unite(roots, spilled(fingerprint_keys(), 1), bits, shards.marks_of, 2, judge(None))
-    with tempfile.TemporaryDirectory(prefix="minillm-keys-", dir=folder) as spill:
+    with tempfile.TemporaryDirectory(".tmp", ".minillm-keys-", folder) as spill:
         least = least_agreement(threshold, shards.permutations, verified=texts is not None)
         alike = judge(texts, threshold, shards.ngram)
         unite(roots, spilled(keys_of_bands(), bands), bits, shards.signatures_of, least, alike)
