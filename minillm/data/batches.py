@@ -79,7 +79,8 @@ class PackedBatches:
     """Rows of whole documents, each with a number of its own, in shuffled order.
 
     A document's first token is the mark of a new text. It is also what comes after the last token
-    of any document, so that the model learns where to end.
+    of any document, so that the model learns where to end. In a vocabulary without the mark, the
+    last token has no target.
     """
 
     def __init__(self, dataset: TokenDataset, batch_size: int, block_size: int, seed: int) -> None:
@@ -115,7 +116,7 @@ class PackedBatches:
                 tokens = self.dataset.read(begin + start, min(begin + start + length + 1, end))
                 ids[i, at : at + length] = tokens[:length]
                 targets[i, at : at + len(tokens) - 1] = tokens[1:]
-                if len(tokens) == length:  # the document's end: a new text would begin
+                if len(tokens) == length and self.dataset.marked:  # the end: a new text would begin
                     targets[i, at + length - 1] = self.dataset.read(begin, begin + 1)[0]
                 documents[i, at : at + length] = number
                 at += length

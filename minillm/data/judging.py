@@ -3,7 +3,8 @@
 Everything else about a document can be said by looking at it alone. This cannot, so it is done
 between two stages, out of core, and written to files that every worker maps:
 
-    first.npy    for each document the first of those that are nearly the same, itself if none
+    first.npy    for each document the first of those that are the same or nearly so, as far as the
+                 recipe asks for either; itself if none
     exact.npy    the same for texts that agree letter by letter
     sharers.npy  which documents may share a passage with an earlier one (dedup/prints.py)
     held_below   a document is held out where the first half of its hash is below this number
@@ -46,6 +47,8 @@ def judge(folder: Path, clean: Path, shards: int, recipe: Recipe) -> dict[str, A
             paths, everything.texts(), settings.near, MEMORY, folder=folder
         )
         forget_files()
+        if settings.exact:  # texts without words have no near duplicates
+            first = first[exact]
     found = {"first": first, "exact": exact}
     if settings.passages:
         paths = [path.with_suffix(".prints") for path in everything.paths]

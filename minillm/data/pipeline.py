@@ -49,7 +49,7 @@ from minillm.errors import InputError
 from minillm.tokenizer import BPETokenizer
 from minillm.tokenizer.chat import SPECIAL_TOKENS
 
-VERSION = 3  # of what the stages write; a new one makes all of it again
+VERSION = 4  # of what the stages write; a new one makes all of it again
 MANIFEST = "manifest.json"
 STAGES = ("sources", "clean", "judged", "text", "vocabulary", "tokens")  # and their folders
 MADE_FROM = "stage.json"  # in each of them
@@ -187,6 +187,7 @@ class _Build:
             tokens,
             made.vocab_size,
             splits,
+            marked=SPECIAL_TOKENS[0] in made.special_tokens,
             collections=list(recipe.sources),
             mixture={"weights": dict(recipe.weights), "epochs": dict(recipe.epochs)},
         )

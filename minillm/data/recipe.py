@@ -7,6 +7,7 @@ command line.
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -147,6 +148,10 @@ class ContaminationConfig:
     paths: tuple[str, ...] = ()  # files or folders of them, in any format
     ngram: int = 13  # words in a row that may not be shared
 
+    def __post_init__(self) -> None:
+        if self.ngram < 1:
+            raise InputError(f"contamination.ngram is {self.ngram}; at least 1")
+
 
 @dataclass(frozen=True)
 class QualityConfig:
@@ -183,6 +188,8 @@ class VocabularyConfig:
     def __post_init__(self) -> None:
         if self.size and self.size < 262:
             raise InputError(f"vocabulary.size is {self.size}; it takes 262 or more")
+        if self.sample_bytes < 1:
+            raise InputError(f"vocabulary.sample_bytes is {self.sample_bytes}; at least 1")
 
 
 SECTIONS: dict[str, type] = {
@@ -227,8 +234,8 @@ class Recipe:
                 if name not in self.sources:
                     known = ", ".join(self.sources)
                     raise InputError(f"{table}.{name} is of no source; there are {known}")
-                if not value >= 0:
-                    raise InputError(f"{table}.{name} is {value}; at least 0")
+                if not 0 <= value < math.inf:
+                    raise InputError(f"{table}.{name} is {value}; at least 0, and finite")
         if self.weights and self.epochs:
             raise InputError("give weights or epochs, not both: one follows from the other")
 

@@ -1,7 +1,8 @@
 """Token shards: a tokenized corpus on disk, read through memory maps.
 
     data/
-      index.json         vocabulary size, element type, and per split its shards and their lengths
+      index.json         vocabulary size, element type, per split its shards and their lengths,
+                         and whether the mark of a new text begins each document
       train-00000.bin    token ids, little-endian uint16, or uint32 for vocabularies above 65,536
       train-00000.documents  for each document its tokens, its collection, its weight
       validation-00000.bin
@@ -145,7 +146,7 @@ def read_index(folder: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
         needed = {key: index[key] for key in ("vocab_size", "dtype", "splits")}
-        return {"collections": [""], "mixture": {}} | index | needed
+        return {"collections": [""], "mixture": {}, "marked": True} | index | needed
     except FileNotFoundError as error:
         raise InputError(f"{folder} is no folder of token shards: it has no {INDEX}") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -162,6 +163,7 @@ class TokenDataset:
             raise InputError(f"{folder} has no split {split!r}, only {', '.join(index['splits'])}")
         self.folder, self.split, self.vocab_size = Path(folder), split, index["vocab_size"]
         self.collections, self.mixture = index["collections"], index["mixture"]
+        self.marked = index["marked"]  # whether documents begin with the mark of a new text
         self._about = [shard.get("documents") for shard in index["splits"][split]]
         dtype = np.dtype(index["dtype"])
         self._shards = []

@@ -94,5 +94,5 @@ def load(path: str | os.PathLike[str], pattern: str | None = None) -> Tokenizer:
         return KINDS[kind]._from_json(content, special)
     except MiniLLMError as error:
         raise InputError(f"tokenizer {path}: {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(f"tokenizer {path} is malformed: {error!r}") from error

@@ -16,7 +16,7 @@ import json
 import os
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -293,3 +293,23 @@ def number_special(names: Collection[str], first: int) -> dict[str, int]:
         if names.count(name) > 1:
             raise InputError(f"special token {name!r} is given twice")
     return {name: first + number for number, name in enumerate(names)}
+
+
+def check_special(special_tokens: Mapping[str, int], tokens: Sequence[object]) -> None:
+    """Raises `InputError` where a special token has the id of another, or of an ordinary token.
+
+    `tokens` are the ordinary ones, by id: None for ids that are free. One that is spelled as the
+    special token is that token.
+    """
+    taken: dict[int, str] = {}
+    for name, number in special_tokens.items():
+        if number < 0:
+            raise InputError(f"special token {name!r} has the negative id {number}")
+        if number in taken:
+            raise InputError(f"special tokens {taken[number]!r} and {name!r} share id {number}")
+        if number < len(tokens) and tokens[number] not in (None, name):
+            raise InputError(
+                f"special token {name!r} has id {number}, which is the learned token "
+                f"{tokens[number]!r}"
+            )
+        taken[number] = name

@@ -320,6 +320,8 @@ class BPETokenizer(Tokenizer):
         """
         if not 0 <= dropout <= 1:
             raise InputError(f"dropout is a probability from 0 to 1, not {dropout}")
+        if dropout == 0:
+            return self.encode_array(text)
         data = self._normal(to_bytes(text))
         rules, ends = self._words([len(data)], data)
         ids = encode_with_dropout(

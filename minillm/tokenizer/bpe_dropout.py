@@ -1,7 +1,9 @@
 """BPE dropout: merges left out at random, so that training sees words cut in many ways.
 
 At every step each possible merge is dropped with probability p, and the first of those that remain
-is done. With p = 0 that is ordinary encoding; with p = 1 every byte stays alone.
+is done. With p = 1 every byte stays alone; with p = 0 `BPETokenizer` encodes as always. Above 0 two
+things differ from ordinary encoding, whatever is dropped: a word above `LONGEST` bytes is cut, and
+a token that no merges make (`whole_words`) is never found.
 
 Source: Provilkov, Emelianenko and Voita (2020), "BPE-Dropout", arXiv:1910.13267, section 3.
 """

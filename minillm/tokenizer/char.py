@@ -13,7 +13,14 @@ from typing import Any
 import numpy as np
 
 from minillm.errors import InputError
-from minillm.tokenizer.base import Text, Tokenizer, number_special, to_bytes, to_text
+from minillm.tokenizer.base import (
+    Text,
+    Tokenizer,
+    check_special,
+    number_special,
+    to_bytes,
+    to_text,
+)
 
 
 class CharTokenizer(Tokenizer):
@@ -33,6 +40,7 @@ class CharTokenizer(Tokenizer):
             raise InputError("the characters of a vocabulary must differ from each other")
         self.characters = characters
         self.special_tokens = dict(special_tokens or {})
+        check_special(self.special_tokens, characters)
         self._spelling = {number: name.encode() for name, number in self.special_tokens.items()}
         self._codes = _codes(characters)
         self._id_of = np.full(max(self._codes, default=0) + 1, -1, np.int32)  # by code point

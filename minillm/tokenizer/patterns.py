@@ -44,12 +44,11 @@ PATTERNS = {
     "whole": r"(?s:.+)",
 }
 
-# The same patterns as others write them.
+# The same patterns as others write them. Today's tiktoken writes GPT-4's with `\s++$` before the
+# newlines: that cuts white space at the end of a text otherwise, so it is a pattern of its own.
 _ALIASES = {
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+": "gpt2",
     r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s": "gpt2",
-    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+|"
-    r" ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s": "gpt4",
     **{spelled: name for name, spelled in reversed(PATTERNS.items())},
 }
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from minillm.errors import InputError
+from minillm.tokenizer.base import check_special
 from minillm.tokenizer.bpe_encoding import LEFT, RIGHT, choose_merges
 
 Tokens = list[bytes | None]  # the bytes of each id; None for ids that no text becomes
@@ -23,18 +24,7 @@ def ids_by_bytes(tokens: Tokens, special_tokens: Mapping[str, int]) -> dict[byte
         if token in id_of:
             raise InputError(f"ids {id_of[token]} and {number} are the same token {token!r}")
         id_of[token] = number
-    taken: dict[int, str] = {}
-    for name, number in special_tokens.items():
-        if number < 0:
-            raise InputError(f"special token {name!r} has the negative id {number}")
-        if number in taken:
-            raise InputError(f"special tokens {taken[number]!r} and {name!r} share id {number}")
-        if number < len(tokens) and tokens[number] is not None:
-            raise InputError(
-                f"special token {name!r} has id {number}, which is the learned token "
-                f"{tokens[number]!r}"
-            )
-        taken[number] = name
+    check_special(special_tokens, tokens)
     return id_of
 
 

@@ -15,7 +15,14 @@ from typing import Any
 import numpy as np
 
 from minillm.errors import InputError
-from minillm.tokenizer.base import Text, Tokenizer, number_special, to_bytes, to_text
+from minillm.tokenizer.base import (
+    Text,
+    Tokenizer,
+    check_special,
+    number_special,
+    to_bytes,
+    to_text,
+)
 
 UNKNOWN = "<unk>"
 _PIECE = re.compile(r"\w+|\s+|[^\w\s]")
@@ -38,6 +45,7 @@ class WordTokenizer(Tokenizer):
             raise InputError(f"the first word of a vocabulary is {UNKNOWN!r}")
         self.words = words
         self.special_tokens = dict(special_tokens or {})
+        check_special(self.special_tokens, words)
         self._spelling = {number: name.encode() for name, number in self.special_tokens.items()}
         self._id_of = {word: number for number, word in enumerate(words)}
         if len(self._id_of) != len(words):

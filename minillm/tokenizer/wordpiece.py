@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from minillm.errors import InputError
-from minillm.tokenizer.base import Tokenizer, to_text
+from minillm.tokenizer.base import Tokenizer, check_special, to_text
 from minillm.tokenizer.bpe_training import lay_out, learn
 from minillm.tokenizer.reading import Source, lines_of
 
@@ -85,13 +85,10 @@ class WordPieceTokenizer(Tokenizer):
             raise InputError(f"piece {twice!r} is in the vocabulary twice")
         if UNKNOWN not in self._id_of:
             raise InputError(f"a WordPiece vocabulary needs the piece {UNKNOWN}")
+        check_special(self.special_tokens, self.pieces)
         for name, number in self.special_tokens.items():
-            if self._id_of.get(name, number) != number or number < 0:
+            if self._id_of.get(name, number) != number:
                 raise InputError(f"special token {name!r} has id {number}, the piece another")
-            if number < len(self.pieces) and self.pieces[number] != name:
-                raise InputError(
-                    f"special token {name!r} has id {number}, which is {self.pieces[number]!r}"
-                )
         self._cache: dict[str, list[int]] = {}
 
     @classmethod

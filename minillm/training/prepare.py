@@ -95,8 +95,8 @@ def _open(run: RunFolder, folder: Path) -> Prepared:
             f"the tokenizer has {made.vocab_size:,} tokens, but the shards in {folder} were written"
             f" with {training.vocab_size:,}; give the one that they were written with"
         )
-    held_out = SPLITS[1] in read_index(folder)["splits"]
-    validation = TokenDataset(folder, SPLITS[1]) if held_out else None
+    held_out = read_index(folder)["splits"].get(SPLITS[1])  # a recipe may hold nothing out
+    validation = TokenDataset(folder, SPLITS[1]) if held_out or folder == run.data else None
     if validation is not None and len(validation) < 2:
         raise InputError(
             f"the validation split has {counted(len(validation), 'token')}, too few to predict one;"

@@ -18,7 +18,7 @@ from minillm.models.llama import Llama, LlamaConfig
 MARK, VOCAB = 0, 50
 
 
-def corpus(folder, documents, cuts=(), collections=None, weights=None, **mixture):
+def corpus(folder, documents, cuts=(), collections=None, weights=None, more=None, **mixture):
     """Shards of documents (arrays of ids, the mark in front), cut into files at `cuts`."""
     folder.mkdir(exist_ok=True)
     collections = collections or [0] * len(documents)
@@ -32,7 +32,8 @@ def corpus(folder, documents, cuts=(), collections=None, weights=None, **mixture
             about_name = path.with_suffix(".documents").name
             shards.append({"file": path.name, "tokens": count, "documents": about_name})
     names = [f"c{i}" for i in range(max(collections) + 1)]
-    write_index(folder, VOCAB, {"train": shards}, collections=names, mixture=mixture)
+    about_all = {"collections": names, "mixture": mixture} | (more or {})
+    write_index(folder, VOCAB, {"train": shards}, **about_all)
     return TokenDataset(folder, "train")
 
 
@@ -94,6 +95,14 @@ def test_a_pass_shows_every_token_once_as_target(tmp_path_factory, lengths, size
     one_by_one = [packed.batch(step) for step in range(batch, 2 * batch)]
     for ours, theirs in zip(grouped, zip(*one_by_one, strict=True), strict=True):
         assert np.array_equal(ours, np.concatenate(theirs))
+
+
+def test_without_the_mark_nothing_follows_a_document(tmp_path):
+    documents = [np.array([7, 8, 9]), np.array([5])]
+    data = corpus(tmp_path / "plain", documents, more={"marked": False})
+    ids, targets, _ = PackedBatches(data, 1, 4, seed=0).batch(0)
+    after = dict(zip(ids[0].tolist(), targets[0].tolist(), strict=True))
+    assert after == {7: 8, 8: 9, 9: IGNORED, 5: IGNORED}
 
 
 def test_the_order_depends_neither_on_the_shards_nor_on_the_batches_before(tmp_path):

@@ -37,6 +37,7 @@ from minillm.data.shards import TokenDataset
 from minillm.data.summary import kept
 from minillm.data.tally import Tally
 from minillm.errors import InputError
+from minillm.tokenizer import BPETokenizer
 
 WORDS = [
     "the", "keeper", "of", "a", "key", "and", "to", "book", "was", "have", "her", "ship", "with",
@@ -157,9 +158,19 @@ def test_tokens_are_the_texts_each_behind_its_mark(made):
         data = TokenDataset(made / "out" / "tokens", split)
         texts = [d.text for d in documents(made / "out") if d.metadata["split"] == split]
         assert texts
-        expected = [vocabulary.special_tokens["<|endoftext|>"], *[]]
-        ids = [np.concatenate([expected, vocabulary.encode_array(text)]) for text in texts]
+        mark = [vocabulary.special_tokens["<|endoftext|>"]]
+        ids = [np.concatenate([mark, vocabulary.encode_array(text)]) for text in texts]
+        assert data.marked
         assert np.array_equal(data.read(0, len(data)), np.concatenate(ids))
+
+
+def test_a_vocabulary_without_the_mark_is_told_of(made, tmp_path):
+    BPETokenizer.train("a text", 256, []).save(tmp_path / "bytes.json")
+    make(made / "in", tmp_path / "out", vocabulary=VocabularyConfig(path=str(tmp_path / "bytes.json")))
+    data = TokenDataset(tmp_path / "out" / "tokens", "train")
+    assert not data.marked
+    first = next(d.text for d in documents(tmp_path / "out") if d.metadata["split"] == "train")
+    assert bytes(data.read(0, 9).astype(np.uint8)) == first.encode()[:9]
 
 
 def test_about_the_share_that_was_asked_for_is_held_out(made):

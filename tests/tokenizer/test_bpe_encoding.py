@@ -142,3 +142,11 @@ def test_dropout_cuts_differently_and_loses_nothing():
     assert np.array_equal(again, same)
     with pytest.raises(InputError, match="from 0 to 1"):
         TOKENIZER.encode_with_dropout(text, 1.5, rng)
+
+
+def test_no_dropout_is_ordinary_encoding_of_long_and_of_whole_words_too():
+    doubled = BPETokenizer.from_merges([(97, 97), *((z, z) for z in range(256, 264))])
+    whole = BPETokenizer([*BYTES, b"hello"], [], whole_words=True)
+    for kind, text, token in ((doubled, "a" * 512, 264), (whole, "hello", 256)):
+        ids = kind.encode_with_dropout(text, 0.0, np.random.default_rng(0))
+        assert ids.tolist() == kind.encode(text) == [token]

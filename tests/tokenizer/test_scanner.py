@@ -1,9 +1,11 @@
 """The compiled scanners find exactly the words that `regex` finds."""
 
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
+import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -92,6 +94,16 @@ def test_words_of_real_text():
     for name in NAMES:
         data = text.encode()
         assert np.array_equal(scanner.word_ends(data, name), words(data, name))
+
+
+@pytest.mark.parametrize("spelled", patterns._ALIASES)
+def test_a_pattern_known_by_its_expression_cuts_as_the_expression_does(spelled):
+    name = patterns.name_of(spelled)
+    for text in map("".join, product("a1!' \n", repeat=4)):
+        for begin in range(4):
+            expected = regex.findall(spelled, text[begin:])
+            found = list(patterns.split(text[begin:].encode(), name))
+            assert [word.decode() for word in found] == expected
 
 
 def test_a_pattern_of_ones_own_loses_nothing():

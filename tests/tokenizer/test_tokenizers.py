@@ -116,6 +116,36 @@ def test_a_cut_off_file_is_one_clear_error(kind, tmp_path):
         tokenizer.load(tmp_path / "missing.json")
 
 
+def test_a_number_too_large_in_a_file_is_one_clear_error(tmp_path):
+    path = tmp_path / "tokenizer.json"
+    BPE.save(path)
+    content = json.loads(path.read_text())
+    content["merges"][0][0] = 2**31
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="malformed"):
+        tokenizer.load(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "vocabulary"),
+    [
+        (CharTokenizer, "ab"),
+        (WordTokenizer, ["<unk>", "b"]),
+        (WordPieceTokenizer, ["[UNK]", "b"]),
+        (lambda tokens, special: BPETokenizer(tokens, [], special), [b"a", b"b"]),
+    ],
+)
+def test_a_special_token_has_an_id_of_its_own(kind, vocabulary):
+    good = kind(vocabulary, {"<x>": 2, "<y>": 3})
+    assert good.decode([1, 3, 2]).replace(" ", "") == "b<y><x>"
+    with pytest.raises(InputError, match="'<x>' has id 1, which is the learned token b?'b'"):
+        kind(vocabulary, {"<x>": 1})
+    with pytest.raises(InputError, match="'<x>' has the negative id -1"):
+        kind(vocabulary, {"<x>": -1})
+    with pytest.raises(InputError, match="'<x>' and '<y>' share id 2"):
+        kind(vocabulary, {"<x>": 2, "<y>": 2})
+
+
 @pytest.mark.parametrize("kind", [CharTokenizer, WordTokenizer])
 def test_an_empty_text_teaches_nothing(kind):
     with pytest.raises(InputError, match="empty"):

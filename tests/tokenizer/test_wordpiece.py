@@ -59,7 +59,7 @@ def test_bad_vocabularies_are_named():
         WordPieceTokenizer(["a"])
     with pytest.raises(InputError, match="'a' is in the vocabulary twice"):
         WordPieceTokenizer(["[UNK]", "a", "a"])
-    with pytest.raises(InputError, match="has id 1, which is 'a'"):
+    with pytest.raises(InputError, match="has id 1, which is the learned token 'a'"):
         WordPieceTokenizer(["[UNK]", "a"], {"[SEP]": 1})
     with pytest.raises(InputError, match="too small: it takes at least"):
         WordPieceTokenizer.train(TEXT, 10)

@@ -119,6 +119,18 @@ def test_a_validation_split_of_one_token_is_refused(tmp_path):
         ready(tmp_path, tmp_path / "shards")
 
 
+def test_shards_of_which_nothing_was_held_out_have_no_validation(tmp_path):
+    write_tokens(tmp_path / "shards", "train", np.arange(100) % 5, 5)
+    write_tokens(tmp_path / "shards", "validation", np.empty(0, np.int64), 5)
+    assert ready(tmp_path, tmp_path / "shards")[1].validation is None
+
+
+def test_text_of_which_nothing_could_be_held_out_is_refused(tmp_path):
+    (tmp_path / "poem.txt").write_text("Hi.")
+    with pytest.raises(InputError, match="0 tokens.*larger data.validation"):
+        ready(tmp_path, tmp_path / "poem.txt")
+
+
 @pytest.mark.parametrize("theirs", ["moon", POEM + "0123456789"])
 def test_a_tokenizer_of_other_shards_is_refused(tmp_path, theirs):
     (tmp_path / "poem.txt").write_text(POEM)

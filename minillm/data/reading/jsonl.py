@@ -13,6 +13,7 @@ from minillm.data.reading.text import rejected
 from minillm.data.recipe import ReadingConfig
 
 NOTE = 300  # characters of a value that is kept beside the text
+OURS = {"collection", "language", "markup", "quality", "split", "weight"}  # what stages note
 
 
 def read(
@@ -52,11 +53,18 @@ def _document(line: Line, where: str, config: ReadingConfig) -> Document | Rejec
 
 
 def notes(found: dict[str, Any]) -> dict[str, str]:
-    """What stands beside a text, as metadata: short values, and those of objects inside."""
+    """What stands beside a text, as metadata: short values, and those of objects inside.
+
+    A field that has the name of a note of ours is kept under another.
+
+    >>> notes({"id": 3, "quality": "good", "about": {"url": "u"}})
+    {'id': '3', 'source.quality': 'good', 'about.url': 'u'}
+    """
     kept = {}
     for key, value in found.items():
         inner = value.items() if isinstance(value, dict) else ((None, value),)
         for below, item in inner:
             if isinstance(item, str | int | float) and len(shown := str(item)) <= NOTE:
-                kept[key if below is None else f"{key}.{below}"] = shown
+                name = f"source.{key}" if key in OURS else key
+                kept[name if below is None else f"{key}.{below}"] = shown
     return kept

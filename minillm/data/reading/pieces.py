@@ -115,7 +115,7 @@ def _parts(file: Path, name: str, collection: str, config: ReadingConfig) -> Ite
                 first, held = number, 0
             held += group
         yield Part(path, name, collection, held, first, None)
-    elif ranged and file.suffix not in COMPRESSED and size > step:
+    elif ranged and file.suffix.lower() not in COMPRESSED and size > step:
         for start in range(0, size, step):
             stop = start + step if start + step < size else None
             yield Part(path, name, collection, min(step, size - start), start, stop)

@@ -61,9 +61,10 @@ def chunks(path: Path, most_ratio: float, start: int = 0) -> Chunks:
             left alone, once it has unpacked `FREE` bytes.
         start: where to begin, in a file that is not compressed.
     """
+    suffix = path.suffix.lower()
     with path.open("rb") as file:
-        if path.suffix in COMPRESSED:
-            yield from (part for part in _unpacked(file, path.suffix, most_ratio) if part)
+        if suffix in COMPRESSED:
+            yield from (part for part in _unpacked(file, suffix, most_ratio) if part)
         else:
             file.seek(start)
             while data := file.read(PIECE):
@@ -75,11 +76,12 @@ def members(path: Path, most_ratio: float) -> Iterator[Chunks]:
 
     Take all chunks of a member before the next member.
     """
-    if path.suffix not in COMPRESSED:
+    suffix = path.suffix.lower()
+    if suffix not in COMPRESSED:
         yield chunks(path, most_ratio)
         return
     with path.open("rb") as file:
-        parts = _unpacked(file, path.suffix, most_ratio)
+        parts = _unpacked(file, suffix, most_ratio)
         for first in parts:
             if first != MEMBER_END:
                 yield _one_member(first, parts)

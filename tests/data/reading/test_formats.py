@@ -41,6 +41,20 @@ def test_a_json_object_is_a_text_and_what_stands_beside_it(tmp_path):
     assert document == Document("Hi.", "a.jsonl@0", {"id": "3", "metadata.url": "u"})
 
 
+def test_fields_with_the_names_of_our_notes_are_not_taken_for_them(tmp_path):
+    fields = {"quality": "good", "weight": 2000, "language": "?", "markup": "html", "split": "x",
+              "collection": "mine"}  # fmt: skip
+    expected = {f"source.{name}": str(value) for name, value in fields.items()}
+    pq = pytest.importorskip("pyarrow.parquet")
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "Hi."} | fields))
+    row = {"text": "Hi."} | fields
+    table = pytest.importorskip("pyarrow").Table.from_pylist([row])
+    pq.write_table(table, tmp_path / "a.parquet")
+    for name in ("a.jsonl", "a.parquet"):
+        (document,) = everything(tmp_path / name)
+        assert document.metadata == expected
+
+
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
@@ -286,3 +300,11 @@ def test_a_missing_package_is_one_clear_line(tmp_path, monkeypatch):
     (tmp_path / "a.txt.zst").write_bytes(b"")
     with pytest.raises(InputError, match=r"the package zstandard, which comes with pip install 'minillm"):
         everything(tmp_path / "a.txt.zst")
+
+
+def test_the_letters_of_a_suffix_may_be_large(tmp_path):
+    lines = "".join(json.dumps({"text": f"line {number}"}) + "\n" for number in range(50))
+    (tmp_path / "A.JSONL.GZ").write_bytes(gzip.compress(lines.encode()))
+    found = everything(tmp_path, piece_bytes=40)
+    assert found == everything(tmp_path)
+    assert len(found) == 50

@@ -77,6 +77,14 @@ def test_a_bomb_is_left_alone_before_it_fills_the_memory(tmp_path, suffix, monke
     assert read(path, ratio=1e9) == (b"\0" * (1 << 25), [])  # told that it is none
 
 
+@every_archive
+def test_the_case_of_a_name_does_not_matter(tmp_path, suffix):
+    path = tmp_path / f"A.TXT{suffix.upper()}"
+    path.write_bytes(packed(suffix, b"text"))
+    assert read(path) == (b"text", [])
+    assert [b"".join(member) for member in members(path, 100)] == [b"text"]
+
+
 def stream(*parts: bytes | Broken):
     return iter(parts)
 
