@@ -194,8 +194,10 @@ def _send(
 def _unbroadcast(part: Array, shape: tuple[int, ...], op: str, position: int) -> Array:
     """Sum a gradient over the axes along which its input was repeated by broadcasting."""
     lead = part.ndim - len(shape)
-    pairs = zip(shape, part.shape[max(0, lead) :], strict=False)
-    if lead < 0 or any(length not in (1, repeated) for length, repeated in pairs):
+    if lead < 0 or any(
+        length not in (1, repeated)
+        for length, repeated in zip(shape, part.shape[lead:], strict=True)
+    ):
         raise GraphError(
             f"backward of '{op}' returned a gradient of shape {part.shape} for input {position},"
             f" whose shape is {shape}"

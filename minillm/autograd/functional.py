@@ -266,9 +266,11 @@ def rotary(x: Tensor, cos: Array, sin: Array) -> Tensor:
     `cos`, `sin` (B or 1, T, D / 2) are `kernels.rotary.tables(positions, D, theta)`.
     """
     arrays.check_numbers("rotary", x.array)
-    B, _, T, D = x.shape if x.ndim == 4 else (0, 0, 0, 1)
+    fitting = []
+    if x.ndim == 4 and x.shape[3] % 2 == 0:
+        fitting = [(rows, x.shape[2], x.shape[3] // 2) for rows in (1, x.shape[0])]
     for table in (cos, sin):
-        if D % 2 or table.shape not in ((B, T, D // 2), (1, T, D // 2)):
+        if table.shape not in fitting:
             raise InputError(
                 "rotary of x (B, H, T, D), D even, takes tables (B or 1, T, D / 2),"
                 f" but x is {x.shape} and a table {table.shape}"

@@ -57,13 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, help="the run folder (default: runs/quickstart)")
     kinds = {**SECTIONS, "model (llama)": registry.ARCHITECTURES["llama"][0]}
-    flags = settings.flags({**kinds, "sft": TrainConfig})
-    parser.set_defaults(run=run, takes_settings=[flag for flag in flags if flag not in UNUSED])
-    lines = settings.describe(kinds).splitlines()
-    used = "\n".join(line for line in lines if line.lstrip().partition(" ")[0] not in UNUSED)
+    flags = settings.flags({**kinds, "sft": TrainConfig}, without=UNUSED)
+    parser.set_defaults(run=run, takes_settings=flags)
     parser.epilog = (
         "settings, as flags (--sft.* are those of --train.* but eval-every, for the lessons); the\n"
-        f"defaults shown give way to those of {settings.RECIPES.name}/{RECIPE}.toml:\n{used}"
+        f"defaults shown give way to those of {settings.RECIPES.name}/{RECIPE}.toml:\n"
+        f"{settings.describe(kinds, without=UNUSED)}"
     )
 
 

@@ -193,24 +193,29 @@ def count(text: str) -> int:
     raise argparse.ArgumentTypeError(f"it takes a whole number of at least 1, not {text!r}")
 
 
-def flags(sections: Mapping[str, type]) -> list[str]:
+def flags(sections: Mapping[str, type], without: Collection[str] = ()) -> list[str]:
     """The flags of all settings, of sections as `describe` takes them."""
     found = [_flag(title, field) for title, cls in sections.items() for field, _ in _fields(cls)]
-    return list(dict.fromkeys(found))  # those that architectures share once
+    once = dict.fromkeys(found)  # those that architectures share
+    return [flag for flag in once if flag not in without]
 
 
-def describe(sections: Mapping[str, type]) -> str:
+def describe(sections: Mapping[str, type], without: Collection[str] = ()) -> str:
     """The settings with their defaults, one per line; the comment on a field's line explains it.
 
-    A section may carry a remark behind its name, such as "model (gpt)".
+    A section may carry a remark behind its name, such as "model (gpt)". The flags in `without` are
+    left out.
     """
     lines = []
     for title, cls in sections.items():
         lines += ["", f"{title}:"]
         notes = dict(_NOTE.findall(inspect.getsource(cls)))
         for field, _ in _fields(cls):
+            flag = _flag(title, field)
+            if flag in without:
+                continue
             start = "" if _required(field) else f" = {_text(field.default)}"
-            line = f"  {_flag(title, field)}{start}"
+            line = f"  {flag}{start}"
             lines.append(f"{line:<36} {notes.get(field.name, '')}".rstrip())
     return "\n".join(lines[1:])
 

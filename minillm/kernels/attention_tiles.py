@@ -216,7 +216,8 @@ def _forward_worker(q, k, v, like, seen, scale, out, lse, worker, tickets, cut):
     """Task after task, as they are shared out, in the same scratch memory.
 
     The scratch: `room` keys and values, S rounded up, of `depth` numbers, D rounded up to rows of a
-    tile; a tile of `size` queries and its sums, transposed (`_t`); the scores of cut.keys keys.
+    tile; a tile of `size` queries and its sums, transposed (`_t`); the scores of cut.keys keys. In
+    backward dkeys, dvalues, queries and douts have `width` numbers, D rounded up to columns.
     """
     B, G, S, D = k.shape
     low, high, ranges = seen
@@ -288,11 +289,7 @@ def _backward_tasks(dout, q, k, v, out, lse, like, first, last, scale, dq, dk, d
 
 @jit
 def _backward_worker(dout, q, k, v, out, lse, like, seen, scale, dq, dk, dv, worker, tickets, cut):
-    """As `_forward_worker`, with dq (B, T, H, D) and dk, dv (parts, B, G, S, D).
-
-    The scratch is the forward's, and the same for gradients; dkeys, dvalues, queries and douts are
-    `width` numbers wide, D rounded up to columns of a tile.
-    """
+    """As `_forward_worker`, with dq (B, T, H, D) and dk, dv (parts, B, G, S, D)."""
     B, G, S, D = k.shape
     low, high, ranges = seen
     R, tiles, pair, one = q.shape[1] // G, low.shape[1], cut.pair, lse.dtype.type(1)

@@ -175,6 +175,18 @@ class Tokenizer(ABC):
             raise InputError(f"this tokenizer has no special token {name!r}; it has {known}")
         return self.special_tokens[name]
 
+    def _keep_special(
+        self, special_tokens: Mapping[str, int] | None, tokens: Sequence[object]
+    ) -> None:
+        """Keep `special_tokens`, which have to fit with the ordinary `tokens`: `check_special`."""
+        self.special_tokens = dict(special_tokens or {})
+        check_special(self.special_tokens, tokens)
+
+    @cached_property
+    def _special_bytes(self) -> dict[int, bytes]:
+        """The spelling of each special token, by id."""
+        return {number: name.encode() for name, number in self.special_tokens.items()}
+
     def _out_of_range(self, token: int) -> InputError:
         return InputError(f"token id {token} is not in this vocabulary of {self.vocab_size}")
 

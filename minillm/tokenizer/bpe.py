@@ -333,8 +333,7 @@ class BPETokenizer(Tokenizer):
 
     @cached_property
     def _spelling(self) -> Spelling:
-        special = {number: name.encode() for name, number in self.special_tokens.items()}
-        return Spelling(self.tokens, special)
+        return Spelling(self.tokens, self._special_bytes)
 
     def _decode(self, ids: Ids) -> memoryview:
         result = self._spelling.join(to_ids(ids))

@@ -13,14 +13,7 @@ from typing import Any
 import numpy as np
 
 from minillm.errors import InputError
-from minillm.tokenizer.base import (
-    Text,
-    Tokenizer,
-    check_special,
-    number_special,
-    to_bytes,
-    to_text,
-)
+from minillm.tokenizer.base import Text, Tokenizer, number_special, to_bytes, to_text
 
 
 class CharTokenizer(Tokenizer):
@@ -39,9 +32,7 @@ class CharTokenizer(Tokenizer):
         if len(set(characters)) != len(characters):
             raise InputError("the characters of a vocabulary must differ from each other")
         self.characters = characters
-        self.special_tokens = dict(special_tokens or {})
-        check_special(self.special_tokens, characters)
-        self._spelling = {number: name.encode() for name, number in self.special_tokens.items()}
+        self._keep_special(special_tokens, characters)
         self._codes = _codes(characters)
         self._id_of = np.full(max(self._codes, default=0) + 1, -1, np.int32)  # by code point
         self._id_of[self._codes] = np.arange(len(characters))
@@ -67,8 +58,8 @@ class CharTokenizer(Tokenizer):
         return ids.astype(np.int32)
 
     def token_bytes(self, token: int) -> bytes:
-        if token in self._spelling:
-            return self._spelling[token]
+        if token in self._special_bytes:
+            return self._special_bytes[token]
         if not 0 <= token < len(self.characters):
             raise self._out_of_range(token)
         return self.characters[token].encode()

@@ -15,14 +15,7 @@ from typing import Any
 import numpy as np
 
 from minillm.errors import InputError
-from minillm.tokenizer.base import (
-    Text,
-    Tokenizer,
-    check_special,
-    number_special,
-    to_bytes,
-    to_text,
-)
+from minillm.tokenizer.base import Text, Tokenizer, number_special, to_bytes, to_text
 
 UNKNOWN = "<unk>"
 _PIECE = re.compile(r"\w+|\s+|[^\w\s]")
@@ -44,9 +37,7 @@ class WordTokenizer(Tokenizer):
         if not words or words[0] != UNKNOWN:
             raise InputError(f"the first word of a vocabulary is {UNKNOWN!r}")
         self.words = words
-        self.special_tokens = dict(special_tokens or {})
-        check_special(self.special_tokens, words)
-        self._spelling = {number: name.encode() for name, number in self.special_tokens.items()}
+        self._keep_special(special_tokens, words)
         self._id_of = {word: number for number, word in enumerate(words)}
         if len(self._id_of) != len(words):
             twice = next(word for word, count in Counter(words).items() if count > 1)
@@ -88,8 +79,8 @@ class WordTokenizer(Tokenizer):
         return np.fromiter((self._id_of.get(piece, 0) for piece in pieces), np.int32, len(pieces))
 
     def token_bytes(self, token: int) -> bytes:
-        if token in self._spelling:
-            return self._spelling[token]
+        if token in self._special_bytes:
+            return self._special_bytes[token]
         if not 0 <= token < len(self.words):
             raise self._out_of_range(token)
         return self.words[token].encode()

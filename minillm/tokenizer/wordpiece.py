@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from minillm.errors import InputError
-from minillm.tokenizer.base import Tokenizer, check_special, to_text
+from minillm.tokenizer.base import Tokenizer, to_text
 from minillm.tokenizer.bpe_training import lay_out, learn
 from minillm.tokenizer.reading import Source, lines_of
 
@@ -76,7 +76,6 @@ class WordPieceTokenizer(Tokenizer):
             strip_accents: whether accents are removed; None: where `lowercase` is set.
         """
         self.pieces = list(pieces)
-        self.special_tokens = dict(special_tokens or {})
         self.lowercase = lowercase
         self.strip_accents = lowercase if strip_accents is None else strip_accents
         self._id_of = {piece: number for number, piece in enumerate(self.pieces)}
@@ -85,7 +84,7 @@ class WordPieceTokenizer(Tokenizer):
             raise InputError(f"piece {twice!r} is in the vocabulary twice")
         if UNKNOWN not in self._id_of:
             raise InputError(f"a WordPiece vocabulary needs the piece {UNKNOWN}")
-        check_special(self.special_tokens, self.pieces)
+        self._keep_special(special_tokens, self.pieces)
         for name, number in self.special_tokens.items():
             if self._id_of.get(name, number) != number:
                 raise InputError(f"special token {name!r} has id {number}, the piece another")
